@@ -1,0 +1,82 @@
+# make book, make test: both set up what they need in .venv, and both can be repeated at no cost.
+#
+# Every path here is relative, and commands run as `.venv/bin/python -m ...`, so that a folder
+# with spaces in its name works.
+
+PYTHON ?= python3
+PROFILE := quick
+DATA :=
+# from the command line only, for DATA may mean something else to the shell; passed on through the
+# environment, for a path may hold anything
+export PROFILE DATA
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+TIMED = begun=$$(date +%s); took() { s=$$(( $$(date +%s) - begun )); echo "$$1 $$((s / 60)) min $$((s % 60)) s"; }
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help book test lint unit slow notebooks links constraints format clean
+
+help: ## list the targets
+	@echo "make book     [PROFILE=smoke|quick|paper] [DATA=/path/to/ATLAS_R1.1] [PYTHON=python3.12]"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+
+book: $(VENV)/book.stamp ## set up, make the data, run the chapters, render _build/html/index.html
+	@$(RUN) book/build.py --profile "$$PROFILE" --data "$$DATA"
+
+test: $(VENV)/test.stamp ## set up and run every check: lint, types, layers, tests, notebooks, wheel
+	@$(TIMED); $(MAKE) --no-print-directory lint unit notebooks && took "Every check passed in"
+
+lint: $(VENV)/test.stamp ## style, types and layers
+	@echo "== ruff"; $(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@echo "== mypy"; $(RUN) -m mypy
+	@echo "== import-linter"; $(RUN) -c "from importlinter.cli import lint_imports_command as c; c()"
+
+unit: $(VENV)/test.stamp ## the tests, the wheel in an empty environment among them
+	@echo "== pytest"; $(RUN) -m pytest tests -m "not slow" --durations=5
+
+slow: $(VENV)/test.stamp ## the tests that take minutes
+	@$(RUN) -m pytest tests -m slow
+
+notebooks: $(VENV)/test.stamp ## the chapters' reference outputs, at the smoke profile
+	@echo "== pytest --nbval book"; $(RUN) -m pytest --nbval book
+
+links: $(VENV)/book.stamp ## make every link follow the repository's address in _config.yml
+	@$(RUN) book/links.py
+
+format: $(VENV)/test.stamp ## let ruff mend style
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .
+
+constraints: ## renew constraints.txt from what pip finds today
+	@$(PYTHON) -m venv --clear _build/pins
+	@_build/pins/bin/python -m pip install ".[book,test,bench]"
+	@{ sed -n '/^#/p' constraints.txt; _build/pins/bin/python -m pip freeze --all \
+		--exclude pip --exclude atlaslib | sed 's/+.*//' | grep -Eiv '^(nvidia|cuda|triton)'; \
+		} > _build/constraints.txt
+	@mv _build/constraints.txt constraints.txt
+	@rm -r _build/pins; git diff --stat constraints.txt
+
+clean: ## remove the environment and the built book; data and finished runs stay
+	@rm -rf $(VENV) _build build dist *.egg-info
+
+# --- the environment: one stamp for each set of extras, newer than what it was made from --------
+
+$(RUN):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; say which: make PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "== making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+		echo "no venv module: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+
+$(VENV)/book.stamp: pyproject.toml constraints.txt | $(RUN)
+	@echo "== installing the library and what the book needs (the first time: minutes, gigabytes)"
+	@$(RUN) -m pip install -c constraints.txt -e ".[book]"
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml constraints.txt | $(RUN)
+	@echo "== installing the library and what the book and the checks need"
+	@$(RUN) -m pip install -c constraints.txt -e ".[book,test]"
+	@touch $(VENV)/book.stamp $@

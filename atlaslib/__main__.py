@@ -1,0 +1,100 @@
+"""The command line: ``atlaslib synth | train | evaluate | predict``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import atlaslib
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a wrong input ends with one line and exit code 1 (2 for a wrong call)."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"atlaslib: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("atlaslib: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("atlaslib", description="Stroke lesion segmentation on ATLAS.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    synth = commands.add_parser("synth", help="make a synthetic cohort in the tree of ATLAS R1.1")
+    synth.add_argument("folder", metavar="DIR", type=Path)
+    synth.add_argument("--subjects", type=int, required=True, metavar="N")
+    synth.add_argument("--seed", type=int, default=0, metavar="S")
+    synth.set_defaults(run=_synth)
+
+    train = commands.add_parser("train", help="train a model; resumes by itself")
+    train.add_argument("name", metavar="NAME", help="baseline, resnet or zero")
+    train.add_argument("--profile", default="quick", metavar="smoke|quick|paper")
+    train.add_argument("--data", type=Path, required=True, metavar="DIR")
+    train.add_argument("--out", type=Path, required=True, metavar="RUN")
+    train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="Dice on the scans that a run never saw")
+    evaluate.add_argument("folder", metavar="RUN", type=Path)
+    evaluate.add_argument("--data", type=Path, required=True, metavar="DIR")
+    evaluate.add_argument("--csv", type=Path, required=True, metavar="FILE")
+    evaluate.set_defaults(run=_evaluate)
+
+    predict = commands.add_parser("predict", help="write the lesion mask of one T1 in MNI space")
+    predict.add_argument("folder", metavar="RUN", type=Path)
+    predict.add_argument("t1", metavar="T1.nii.gz", type=Path)
+    predict.add_argument("mask", metavar="MASK.nii.gz", type=Path)
+    predict.set_defaults(run=_predict)
+    return parser
+
+
+def _synth(options: argparse.Namespace) -> None:
+    cohort = atlaslib.make_cohort(options.folder, options.subjects, options.seed)
+    print(f"{len(cohort)} synthetic scans of {len(cohort.subjects)} subjects in {options.folder}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from atlaslib.recipes import parse_changes
+
+    chosen = atlaslib.recipe(options.name, options.profile, **parse_changes(options.changes))
+    run = atlaslib.train(chosen, atlaslib.load_cohort(options.data), out=options.out)
+    best = run.history.validation_dice.max() if len(run.history) else float("nan")
+    print(f"{run.folder}: finished, best validation Dice {best:.3f} ({run.provenance['source']})")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    run = atlaslib.load_run(options.folder)
+    if not options.csv.absolute().parent.is_dir():
+        raise atlaslib.DataError(f"{options.csv}: its folder does not exist")
+    cohort = run.unseen(atlaslib.load_cohort(options.data))
+    table = atlaslib.evaluate(run, cohort)
+    table.to_csv(options.csv, index=False)
+    row = atlaslib.summary({run.recipe.model: table}).iloc[0]
+    print(
+        f"{row.scans} scans of {row.subjects} unseen subjects ({cohort.source}): Dice "
+        f"{row.dice:.3f} (95 % interval {row.low:.3f} to {row.high:.3f}), pooled "
+        f"{row.pooled_dice:.3f}; one row per scan in {options.csv}"
+    )
+
+
+def _predict(options: argparse.Namespace) -> None:
+    run = atlaslib.load_run(options.folder)
+    if not options.mask.name.endswith((".nii", ".nii.gz")):
+        raise atlaslib.DataError(f"{options.mask}: the mask's name must end with .nii or .nii.gz")
+    if options.mask.exists():
+        raise atlaslib.DataError(f"{options.mask}: exists already; it is not overwritten")
+    mask = atlaslib.predict(run, options.t1)
+    mask.to_filename(options.mask)
+    print(f"{options.mask}: {int((mask.dataobj[:] > 0).sum()) / 1000:.1f} mL of lesion predicted")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

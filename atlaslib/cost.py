@@ -1,0 +1,109 @@
+"""What one step of training costs: seconds and memory, by batch size."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from atlaslib.models import build_model, count_parameters
+from atlaslib.recipes import Recipe, shrunk_size
+
+_BYTES = 4  # of a float32 number
+_COPIES = 4  # of each parameter: itself, its gradient, and Adam's two running means
+
+
+def saved_for_backward(model: nn.Module, x: torch.Tensor) -> int:
+    """Bytes of activations that a forward pass keeps until the backward pass needs them.
+
+    Autograd saves, layer by layer, what each derivative will be computed from. A hook sees every
+    such tensor; storages that are saved twice count once, and the weights, which are there
+    anyway, do not count.
+
+    Parameters
+    ----------
+    model : torch.nn.Module in training mode
+    x : (N, 1, H, W) float32 on the model's device
+    """
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    seen: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor  # kept alive by the graph, so that no address is used twice
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        kept = model(x)
+    del kept
+    return sum(seen.values())
+
+
+def fixed_bytes(model: nn.Module) -> int:
+    """Bytes that training needs whatever the batch: weights, gradients, Adam's two means."""
+    return _COPIES * _BYTES * count_parameters(model)
+
+
+def step_cost(recipe: Recipe, steps: int = 3) -> dict[str, float]:
+    """Time forward pass, backward pass and Adam on random slices; the data are not read.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Model, size of the slices and batch size are taken from it.
+    steps : int
+        Timed steps, after one that is not timed: the first allocates memory and chooses kernels.
+
+    Returns
+    -------
+    dict
+        batch_size; seconds (median of the steps); seconds_per_slice; memory_mb. On a GPU the
+        memory is the allocator's peak. On a CPU it is counted: activations saved for the
+        backward pass, and weights, gradients and Adam's means; the peak is somewhat higher.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = build_model(recipe.model, **recipe.model_options()).to(device).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    x = torch.rand(recipe.batch_size, 1, *shrunk_size(recipe.downsample), device=device)
+    y = (x > 0.99).float()  # a target of the right shape: the arithmetic is what is timed
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = [_step(model, optimiser, x, y) for _ in range(steps + 1)][1:]
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device)
+    else:
+        memory = saved_for_backward(model, x) + fixed_bytes(model)
+    median = float(np.median(seconds))
+    return {
+        "batch_size": recipe.batch_size,
+        "seconds": median,
+        "seconds_per_slice": median / recipe.batch_size,
+        "memory_mb": memory / 2**20,
+    }
+
+
+def _step(
+    model: nn.Module, optimiser: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
+) -> float:
+    """Seconds of one step, in half precision on a GPU as in training."""
+    clock = time.perf_counter()
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
+        logits = model(x)
+    optimiser.zero_grad(set_to_none=True)
+    F.binary_cross_entropy_with_logits(logits.float(), y).backward()
+    optimiser.step()
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter() - clock
+
+
+def batch_costs(recipe: Recipe, sizes: list[int], steps: int = 3) -> pd.DataFrame:
+    """One row of :func:`step_cost` for each batch size."""
+    arms = [dataclasses.replace(recipe, batch_size=size) for size in sizes]
+    return pd.DataFrame([step_cost(arm, steps) for arm in arms])

@@ -1,0 +1,153 @@
+"""Dice in each definition that the book needs, and bootstrap intervals. Arrays in, numbers out.
+
+Dice is ``2 |P and T| / (|P| + |T|)`` for a predicted set P and a true set T of voxels. Where
+both are empty it is 0/0: every function here calls that undefined (``nan``) and means leave it
+out, as the original code did and as MONAI does with ``ignore_empty=True``. If only one of the
+two is empty, Dice is 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+
+def dice(prediction: ArrayLike, target: ArrayLike) -> float:
+    """Dice coefficient of two masks of any, but the same, shape.
+
+    Parameters
+    ----------
+    prediction, target : array or tensor
+        Voxels above 0 count as lesion.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; ``nan`` if both masks are empty.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> dice([1, 1, 0, 0], [0, 1, 1, 0])
+    0.5
+    """
+    p, t = _pair(prediction, target)
+    return _ratio(int((p & t).sum()), int(p.sum()), int(t.sum()))
+
+
+def _pair(prediction: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    p, t = np.asarray(prediction) > 0, np.asarray(target) > 0
+    if p.shape != t.shape:
+        raise ValueError(f"the prediction's shape {p.shape} is not the target's {t.shape}")
+    return p, t
+
+
+def _ratio(both: float, predicted: float, true: float) -> float:
+    total = predicted + true
+    return float(2 * both / total) if total else float("nan")
+
+
+def dice_per_slice(prediction: ArrayLike, target: ArrayLike) -> np.ndarray:
+    """Dice of each slice along the first axis, ``nan`` where both are empty.
+
+    Parameters
+    ----------
+    prediction, target : array of shape (slices, rows, columns)
+
+    Returns
+    -------
+    array of shape (slices,), float64
+    """
+    p, t = _pair(prediction, target)
+    both, sizes = (p & t).sum((1, 2)), p.sum((1, 2)) + t.sum((1, 2))
+    with np.errstate(invalid="ignore"):
+        return 2 * both / sizes
+
+
+def dice_by_slice(prediction: ArrayLike, target: ArrayLike) -> float:
+    """Mean over the slices of :func:`dice_per_slice`, undefined ones left out.
+
+    A false positive on a slice without lesion scores 0, so this mean punishes specks on empty
+    slices as hard as it rewards a large lesion found.
+    """
+    values = dice_per_slice(prediction, target)
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def dice_original(prediction: ArrayLike, soft_target: ArrayLike, count: int = 100) -> float:
+    """Dice as the code of 2018 computed it: every non-zero pixel of a JPEG mask is lesion.
+
+    Parameters
+    ----------
+    prediction : array of shape (slices, rows, columns)
+        Voxels above 0 count as lesion.
+    soft_target : array of the same shape, float
+        The masks after JPEG compression, in 0..1, with the codec's ringing.
+    count : int
+        How many slices are averaged: the first ones, in dataset order, in which prediction and
+        target are not both empty. 100 in the training log, 1000 in the code's evaluation mode.
+
+    Returns
+    -------
+    float
+    """
+    values = dice_per_slice(prediction, soft_target)
+    counted = values[np.isfinite(values)][:count]
+    return float(counted.mean()) if counted.size else float("nan")
+
+
+def pooled_dice(table: pd.DataFrame) -> float:
+    """Dice of all voxels of all scans together, so that large lesions weigh more.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per scan with the columns intersection_ml, predicted_ml and volume_ml.
+    """
+    return _ratio(table.intersection_ml.sum(), table.predicted_ml.sum(), table.volume_ml.sum())
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """Mean with a percentile bootstrap interval.
+
+    Parameters
+    ----------
+    values : array of shape (n,)
+        ``nan`` is left out.
+    groups : array of shape (n,), optional
+        What is resampled as a whole: the subjects, since two scans of one person are not two
+        independent measurements. None: every value on its own.
+    seed, resamples, level
+        Of the bootstrap.
+
+    Returns
+    -------
+    (mean, low, high)
+
+    Raises
+    ------
+    ValueError
+        If no value is left.
+    """
+    values = np.asarray(values, dtype=float)
+    labels = np.arange(len(values)) if groups is None else np.asarray(groups)
+    kept = np.isfinite(values)
+    if not kept.any():
+        raise ValueError("no finite value to average")
+    frame = pd.Series(values[kept]).groupby(labels[kept])
+    sums, counts = frame.sum().to_numpy(), frame.count().to_numpy()
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(values[kept].mean()), float(low), float(high)

@@ -1,0 +1,107 @@
+"""The models by name: slices (N, 1, H, W) in, logits (N, 1, H, W) out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import nn
+
+from atlaslib.models.baseline import Baseline
+from atlaslib.models.resnet import ResNet
+from atlaslib.models.zero import Zero
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "baseline": Baseline,
+    "resnet": ResNet,
+    "zero": Zero,
+}
+
+
+def build_model(name: str, **options: int | float | str | tuple[int, int]) -> nn.Module:
+    """Make a model with freshly initialised weights.
+
+    Parameters
+    ----------
+    name : {"baseline", "resnet", "zero"}
+    **options
+        Of :class:`~atlaslib.models.baseline.Baseline`,
+        :class:`~atlaslib.models.resnet.ResNet` or :class:`~atlaslib.models.zero.Zero`.
+        The defaults are the paper's.
+
+    Returns
+    -------
+    torch.nn.Module
+        ``forward`` takes (N, 1, H, W) float and returns (N, 1, H, W) logits.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or it has no such option.
+
+    Examples
+    --------
+    >>> count_parameters(build_model("baseline"))
+    1861697
+    """
+    if name not in MODELS:
+        raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    known = inspect.signature(MODELS[name]).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}; it has {', '.join(known)}")
+    return MODELS[name](**options)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers the optimiser may change."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def layer_table(model: nn.Module, size: tuple[int, int] = (232, 196)) -> pd.DataFrame:
+    """One row per layer in the order of execution: layer, kind, output, parameters.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    size : (rows, columns) of the input
+
+    Returns
+    -------
+    DataFrame
+        ``output`` is (rows, columns, channels), the order in which the paper writes it, or
+        (numbers,) for a layer that returns a vector.
+    """
+    rows = []
+
+    def note(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
+        def hook(module: nn.Module, _: object, output: torch.Tensor) -> None:
+            shape = tuple(output.shape[1:])
+            rows.append(
+                {
+                    "layer": name,
+                    "kind": type(module).__name__,
+                    "output": (*shape[1:], shape[0]) if len(shape) == 3 else shape,
+                    "parameters": count_parameters(module),
+                }
+            )
+
+        return hook
+
+    shown = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Linear)
+    hooks = [
+        module.register_forward_hook(note(name))
+        for name, module in model.named_modules()
+        if isinstance(module, shown)
+    ]
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 1, *size))
+    finally:
+        model.train(training)
+        for handle in hooks:
+            handle.remove()
+    return pd.DataFrame(rows, columns=["layer", "kind", "output", "parameters"])

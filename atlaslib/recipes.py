@@ -1,0 +1,195 @@
+"""An experiment as plain values: the paper's, and the smaller ones of the profiles."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+
+import pandas as pd
+
+PROFILES = ("smoke", "quick", "paper")
+Value = int | float | str | bool | None  # of a recipe's field
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training run computes, apart from the data."""
+
+    model: str  # "baseline", "resnet", "zero", or a name for your own
+    profile: str = "paper"  # where the values come from: smoke, quick or paper
+    seed: int = 0  # weights, order of slices, dropout; our choice, the paper names none
+
+    # the model; None: the model's own default, which is the paper's
+    width: int | None = None  # channels of the first convolution
+    dropout: float | None = None  # baseline: share of activations dropped (section 4.1)
+    unit: str | None = None  # resnet: "paper" (section 5.2) or "tensorflow"
+    units: int | None = None  # resnet: residual units in all (section 5.2)
+    groups: int | None = None  # resnet: groups of equal width; our reading of "20 units"
+    fourth_stride: int | None = None  # resnet: stride of the fourth group; our reading
+    vector: int | None = None  # resnet: numbers in the last encoder layer (section 5.2)
+
+    # the data
+    split_seed: int = 0  # of Cohort.split by subject; our choice, the paper names no split
+    downsample: int = 1  # the model sees slices of 1/downsample the rows and columns
+    lesion_share: float | None = None  # share of slices with lesion; None: all slices, as they are
+
+    # the loss and its optimiser
+    pos_weight: float = (
+        1.0  # of lesion pixels in the cross entropy (1 in section 4, 100 in the code)
+    )
+    initial_prior: bool = False  # start the final bias at the base rate of lesion; our choice
+    learning_rate: float = 0.001  # of Adam (sections 4.1, 5.3)
+    batch_size: int = 100  # slices a step (sections 4.1, 5.3)
+    clip_norm: float = 5.0  # largest gradient norm (code)
+    epochs: int = 40  # passes over the training slices; our choice, the paper names none
+
+    def model_options(self) -> dict[str, int | float | str | tuple[int, int]]:
+        """The options of :func:`atlaslib.build_model` that this recipe sets."""
+        names = ("width", "dropout", "unit", "units", "groups", "fourth_stride", "vector")
+        chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.model == "resnet":
+            chosen["size"] = shrunk_size(self.downsample)
+        return chosen
+
+    def to_json(self) -> str:
+        """All fields as JSON, the content of a run's ``recipe.json``."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change with any field but the profile's name."""
+        fields = dataclasses.asdict(dataclasses.replace(self, profile=""))
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def shrunk_size(downsample: int) -> tuple[int, int]:
+    """Rows and columns of a 232 x 196 slice at 1/downsample, padded to multiples of 4."""
+    multiple = 4 * downsample
+    rows, columns = (-(-n // multiple) * 4 for n in (232, 196))
+    return rows, columns
+
+
+_QUICK: dict[str, Value] = {
+    # At full resolution and the paper's widths one epoch would take hours on two cores.
+    "downsample": 2,
+    # Plain cross entropy on all slices stops at "no lesion anywhere" (chapter 2 shows it).
+    "lesion_share": 0.75,
+    "pos_weight": 5.0,
+    "initial_prior": True,
+    # Smaller batches: more steps in the same minutes.
+    "batch_size": 16,
+    "epochs": 8,
+}
+_SMOKE: dict[str, Value] = _QUICK | {"downsample": 4, "epochs": 2}
+
+_RECIPES: dict[tuple[str, str], dict[str, Value]] = {
+    ("baseline", "paper"): {},
+    ("baseline", "quick"): _QUICK | {"width": 16},
+    ("baseline", "smoke"): _SMOKE | {"width": 4},
+    ("resnet", "paper"): {"learning_rate": 0.0001, "batch_size": 50},
+    ("resnet", "quick"): _QUICK | {"width": 8, "learning_rate": 0.001},
+    ("resnet", "smoke"): _SMOKE | {"width": 2},
+    # nothing to learn but the base rate, which is counted over all slices
+    ("zero", "paper"): {"initial_prior": True, "epochs": 0},
+    ("zero", "quick"): _QUICK | {"lesion_share": None, "epochs": 0},
+    ("zero", "smoke"): _SMOKE | {"lesion_share": None, "epochs": 0},
+}
+
+
+def recipe(name: str, profile: str = "quick", **changes: Value) -> Recipe:
+    """The recipe of a model at a profile.
+
+    Parameters
+    ----------
+    name : {"baseline", "resnet", "zero"}
+    profile : {"smoke", "quick", "paper"}
+    **changes
+        Fields of :class:`Recipe` to set otherwise, for example ``learning_rate=0.01``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, profile or field, or a value is of another type.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
+    if (name, profile) not in _RECIPES:
+        known = ", ".join(model for model, at in _RECIPES if at == profile)
+        raise ValueError(f"no recipe {name!r}; there are {known}")
+    made = Recipe(model=name, profile=profile, **_RECIPES[name, profile])  # type: ignore[arg-type]
+    return dataclasses.replace(made, **{k: _checked(k, v) for k, v in changes.items()})  # type: ignore[arg-type]
+
+
+_WHOLE = {"seed", "split_seed", "downsample", "batch_size", "epochs", "width", "units", "groups"}
+_WHOLE |= {"fourth_stride", "vector"}
+_LEAST = {"downsample": 1, "batch_size": 1, "width": 1, "pos_weight": 0, "learning_rate": 0}
+
+
+def _checked(field: str, value: Value) -> Value:
+    """A wrong field or value must not wait for the first epoch to be found."""
+    known = [f.name for f in dataclasses.fields(Recipe)]
+    if field not in known:
+        near = difflib.get_close_matches(field, known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+        raise ValueError(f"a recipe has no field {field!r}{hint}")
+    if value is None and field not in ("lesion_share", *_optional()):
+        raise ValueError(f"{field} cannot be None")
+    if (
+        field in _WHOLE
+        and value is not None
+        and (isinstance(value, bool) or not isinstance(value, int))
+    ):
+        raise ValueError(f"{field} is a whole number, not {value!r}")
+    numbers = {"dropout", "lesion_share", "pos_weight", "learning_rate", "clip_norm"}
+    if field in numbers and value is not None and not isinstance(value, int | float):
+        raise ValueError(f"{field} is a number, not {value!r}")
+    if field in _LEAST and value is not None and value < _LEAST[field]:  # type: ignore[operator]
+        raise ValueError(f"{field} is at least {_LEAST[field]}, not {value!r}")
+    if field == "lesion_share" and value is not None and not 0 < value <= 1:  # type: ignore[operator]
+        raise ValueError(f"lesion_share lies between 0 and 1, not {value!r}")
+    return value
+
+
+def _optional() -> list[str]:
+    return [f.name for f in dataclasses.fields(Recipe) if "None" in str(f.type)]
+
+
+# Why a profile leaves the paper, by field; the values themselves come from the recipes.
+_WHY = {
+    "width": "fewer channels: the paper's width needs a GPU",
+    "downsample": "a coarser slice: a quarter of the pixels at 2, a sixteenth at 4",
+    "lesion_share": "more slices with lesion, so that each step has something to find",
+    "pos_weight": "lesion pixels weigh more, so that 'no lesion anywhere' is no resting place",
+    "initial_prior": "start at the base rate, not at a random bias",
+    "learning_rate": "fewer steps want larger ones",
+    "batch_size": "more steps in the same minutes",
+    "epochs": "the paper does not say how long it trained",
+}
+
+
+def departures(chosen: Recipe) -> pd.DataFrame:
+    """Where a recipe differs from the paper's for the same model: field, paper, here, why."""
+    paper = recipe(chosen.model, "paper")
+    rows = []
+    for field in dataclasses.fields(Recipe):
+        there, here = getattr(paper, field.name), getattr(chosen, field.name)
+        if there != here and field.name != "profile":
+            why = _WHY.get(field.name, "chosen by the caller")
+            rows.append({"field": field.name, "paper": there, "here": here, "why": why})
+    return pd.DataFrame(rows, columns=["field", "paper", "here", "why"])
+
+
+def parse_changes(pairs: list[str]) -> dict[str, Value]:
+    """``["epochs=3", "lesion_share=none"]`` from a command line to ``{"epochs": 3, ...}``."""
+    changes: dict[str, Value] = {}
+    for pair in pairs:
+        field, sign, text = pair.partition("=")
+        if not sign or not text:
+            raise ValueError(f"expected FIELD=VALUE, not {pair!r}")
+        try:
+            changes[field] = json.loads("null" if text.lower() == "none" else text.lower())
+        except json.JSONDecodeError:
+            changes[field] = text
+    return changes

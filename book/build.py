@@ -1,0 +1,251 @@
+"""Run the chapters and render the book: what ``make book`` calls.
+
+Chapters run with papermill, and only those whose text, library, data, profile or packages have
+changed since they last ran. Jupyter Book then renders what they wrote; it executes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pages
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parent.parent
+PROFILES = ("smoke", "quick", "paper")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a chapter's last execution went; the manifest keeps it."""
+
+    key: str  # changes when anything that the chapter depends on does
+    seconds: float
+    error: str = ""  # "" when every cell ran; else the cell and the message
+    kept: bool = False  # True when nothing had changed and the chapter was not run again
+
+
+# --- what has to run --------------------------------------------------------------------------
+
+
+def surroundings(root: Path, profile: str, data: str) -> str:
+    """A digest of all that every chapter depends on, apart from its own text."""
+    digest = hashlib.sha256(f"{profile}\n{data}\n{platform.python_version()}\n".encode())
+    packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()})
+    digest.update("\n".join(packages).encode())
+    sources = [*(root / "atlaslib").rglob("*.py"), *(root / "data" / "results").rglob("*")]
+    for path in sorted(path for path in sources if path.is_file()):
+        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    # a folder of images is large: names, sizes and times stand for its bytes
+    for path in sorted(Path(data).rglob("*")) if data else ():
+        stat = path.stat()
+        digest.update(f"{path}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def key_of(root: Path, page: str, around: str) -> str:
+    """What a chapter depends on, in sixteen digits."""
+    text = (root / f"{page}.ipynb").read_bytes()
+    return hashlib.sha256(text + around.encode()).hexdigest()[:16]
+
+
+def checked_data(data: str) -> str:
+    """The data folder as an absolute path, or an end with one clear line; "" stays ""."""
+    if not data:
+        return ""
+    from atlaslib.cohort import DataError, load_cohort
+
+    try:
+        cohort = load_cohort(data)
+    except DataError as error:
+        raise SystemExit(f"DATA: {error}") from None
+    print(f"Data: {len(cohort)} scans of {len(cohort.subjects)} subjects in {cohort.root}")
+    return str(cohort.root.resolve())
+
+
+# --- running ----------------------------------------------------------------------------------
+
+
+class Clock(threading.Thread):
+    """Says once a second, or every half minute where nobody watches, how far a chapter is."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(daemon=True)
+        self.label, self.cells = label, list[NotebookNode]()
+        self.begun, self.done = time.monotonic(), threading.Event()
+        self.live = sys.stdout.isatty()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+    def run(self) -> None:
+        while not self.done.wait(1 if self.live else 30):
+            states = [cell.metadata.get("papermill", {}).get("status") for cell in self.cells]
+            reached = min(states.count("completed") + 1, len(states))
+            line = f"{self.label}  cell {reached} of {len(states)}, {clock(self.seconds)}"
+            print(f"\r{line}  " if self.live else f"{line}\n", end="", flush=True)
+
+    def close(self, verdict: str) -> None:
+        self.done.set()
+        self.join()
+        line = f"{self.label}  {verdict}, {clock(self.seconds)}"
+        print(f"\r{line:60s}" if self.live else line, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, for people: ``3:07``."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def execute(root: Path, page: str, parameters: dict[str, str], watch: Clock) -> str:
+    """Run one chapter into ``_build/executed``; return its error, "" when there was none."""
+    import papermill
+
+    register(watch)
+    aside = pages.executed(root, page).with_suffix(".part.ipynb")
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(root / f"{page}.ipynb", aside)  # what is left if not even a kernel starts
+    error = ""
+    try:
+        # relative to the root, for papermill reads braces in a path as fields to fill
+        papermill.execute_notebook(
+            f"{page}.ipynb",
+            aside.relative_to(root).as_posix(),
+            parameters=parameters,
+            engine_name="watched",
+            kernel_name="python3",
+            progress_bar=False,
+            cwd="book",
+        )
+    except papermill.PapermillExecutionError as fault:
+        place = f"cell {fault.cell_index + 1} (In [{fault.exec_count}])"
+        error = f"{place}: {fault.ename}: {fault.evalue}"
+    except Exception as fault:  # a dead kernel, a notebook that cannot be read
+        error = f"stopped by {type(fault).__name__}: {fault}"
+    error = error or "; ".join(pages.faults(nbformat.read(aside, as_version=4)))
+    os.replace(aside, pages.executed(root, page))
+    return error
+
+
+def register(watch: Clock) -> None:
+    """Give papermill an engine that shows its cells to a clock."""
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    class Watched(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
+            watch.cells = nb_man.nb.cells
+            return super().execute_managed_notebook(nb_man, kernel_name, **options)
+
+    papermill_engines.register("watched", Watched)
+
+
+def run_all(root: Path, profile: str, data: str) -> dict[str, Outcome]:
+    """Run each chapter that needs it; the manifest is written after each one."""
+    manifest = root / "_build" / "manifest.json"
+    known = json.loads(manifest.read_text()) if manifest.is_file() else {}
+    around, chapters = surroundings(root, profile, data), pages.notebooks(root)
+    parameters = {"profile": profile, "data_dir": data}
+    outcomes: dict[str, Outcome] = {}
+    for number, page in enumerate(chapters, 1):
+        label = f"[{number}/{len(chapters)}] {Path(page).name}"
+        key, before = key_of(root, page, around), known.get(page, {})
+        if before.get("key") == key and not before["error"] and pages.executed(root, page).exists():
+            outcomes[page] = Outcome(key, before["seconds"], kept=True)
+            print(f"{label}  unchanged, kept", flush=True)
+            continue
+        error, seconds = run(root, page, parameters, label)
+        outcomes[page] = Outcome(key, seconds, error)
+        known[page] = asdict(outcomes[page])
+        aside = manifest.with_suffix(".part")
+        aside.write_text(json.dumps(known, indent=1))
+        os.replace(aside, manifest)
+    return outcomes
+
+
+def run(root: Path, page: str, parameters: dict[str, str], label: str) -> tuple[str, float]:
+    """Run one chapter under the eyes of a clock; return its error and its seconds."""
+    watch, error = Clock(label), "stopped"
+    watch.start()
+    try:
+        error = execute(root, page, parameters, watch)
+    finally:
+        watch.close("FAILED" if error else "done")
+    for line in pages.complaints(nbformat.read(pages.executed(root, page), as_version=4)):
+        print(f"    warning in {page}.ipynb, {line}")
+    if error:
+        print(f"    {page}.ipynb, {error}", flush=True)
+    return error, round(watch.seconds, 1)
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+def build(root: Path, profile: str, data: str) -> int:
+    """Run, lay out and render; print how long each chapter took and where the book is."""
+    os.chdir(root)
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment
+    begun = time.monotonic()
+    print(f"Running the chapters at the {profile} profile", flush=True)
+    outcomes = run_all(root, profile, data)
+    origin = provenance(profile, data)
+    notes = {page: (outcome.error, origin) for page, outcome in outcomes.items()}
+    pages.stage(root, notes)
+    print("Rendering the pages", flush=True)
+    sound = pages.render(root)
+    report(outcomes, time.monotonic() - begun)
+    if not sound:
+        print("Rendering found faults: see the lines above.")
+    print(f"The book: {root / '_build' / 'html' / 'index.html'}")
+    return 0 if sound and not any(outcome.error for outcome in outcomes.values()) else 1
+
+
+def provenance(profile: str, data: str) -> str:
+    """One sentence for the foot of every computed page."""
+    versions = {d.metadata["Name"]: d.version for d in distributions()}
+    source = "the data folder given by the reader" if data else "the synthetic cohort"
+    return (
+        f"Computed from {source} at the *{profile}* profile by atlaslib "
+        f"{versions.get('atlaslib', '(not installed)')} with torch "
+        f"{versions.get('torch', '(not installed)')} and Python {platform.python_version()}."
+    )
+
+
+def report(outcomes: dict[str, Outcome], seconds: float) -> None:
+    """A line for each chapter: its time, and whether it was kept or failed."""
+    print("\nchapter                   min:s")
+    for page, outcome in outcomes.items():
+        state = "kept" if outcome.kept else ""
+        state = f"FAILED {outcome.error}" if outcome.error else state
+        print(f"{Path(page).name:24s} {clock(outcome.seconds):>6s}  {state}".rstrip())
+    print(f"{'in all, this time':24s} {clock(seconds):>6s}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", choices=PROFILES, default="quick")
+    parser.add_argument("--data", default="", help="folder of ATLAS R1.1; default: synthetic data")
+    options = parser.parse_args()
+    try:
+        return build(ROOT, options.profile, checked_data(options.data))
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on with the chapter it was at.")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

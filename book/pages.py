@@ -1,0 +1,165 @@
+"""From executed chapters to HTML: laying out the pages, rendering them, keeping them local."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PICTURES = {"image/png", "image/jpeg", "image/svg+xml"}
+REMOTE = re.compile(
+    r"<(?:script|img|iframe)\b[^>]*\bsrc=\"(https?://[^\"]+)\""
+    r"|<link\b[^>]*\brel=\"(?:stylesheet|preload|icon)\"[^>]*\bhref=\"(https?://[^\"]+)\""
+)
+
+
+def contents(root: Path) -> list[str]:
+    """The pages of ``_toc.yml`` in order, as paths without suffix (``book/01_dataset``)."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    entries = [*toc.get("chapters", [])]
+    for part in toc.get("parts", []):
+        entries += part["chapters"]
+    return [toc["root"], *(entry["file"] for entry in entries)]
+
+
+def notebooks(root: Path) -> list[str]:
+    """The pages that are executed; the preface last, for it sums up what the others found."""
+    first, *rest = contents(root)
+    return [page for page in [*rest, first] if (root / f"{page}.ipynb").is_file()]
+
+
+def executed(root: Path, page: str) -> Path:
+    """Where papermill leaves a chapter."""
+    return root / "_build" / "executed" / f"{Path(page).name}.ipynb"
+
+
+def faults(notebook: NotebookNode) -> list[str]:
+    """What no page may have: a picture without alternative text."""
+    found = []
+    for number, cell in enumerate(notebook.cells, 1):
+        kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+        hidden = {"remove-cell", "remove-output"} & set(cell.metadata.get("tags", []))
+        if kinds & PICTURES and not alt.strip() and not hidden:
+            found.append(f"cell {number}: a picture without alternative text")
+    return found
+
+
+def complaints(notebook: NotebookNode) -> list[str]:
+    """Warnings that a chapter printed: kept off its page, and said while building."""
+    return [
+        f"cell {number}: {line.strip()}"
+        for number, cell in enumerate(notebook.cells, 1)
+        for output in cell.get("outputs", [])
+        if output.get("name") == "stderr"
+        for line in output.text.splitlines()
+        if "Warning" in line
+    ]
+
+
+def for_the_page(notebook: NotebookNode, error: str, origin: str) -> NotebookNode:
+    """An executed chapter as it is rendered: no trace of the machine, its origin at the foot.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+        As papermill left it; changed in place.
+    error : str
+        Why the chapter failed, shown at its head; "" if it did not.
+    origin : str
+        Data, profile and versions that made the page.
+    """
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)  # without a kernel they look alive and are dead
+    kept = []
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags or any(tag.startswith("papermill-error") for tag in tags):
+            continue
+        cell.metadata.pop("papermill", None)
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
+        kept.append(cell)
+    notebook.cells = kept
+    if error:
+        text = f":::{{error}}\nThis chapter failed when it was last run: {error}\n:::"
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(text, id="failed"))
+    foot = nbformat.v4.new_markdown_cell(f":::{{div}} provenance\n{origin}\n:::", id="origin")
+    notebook.cells.append(foot)
+    return notebook
+
+
+def stage(root: Path, notes: dict[str, tuple[str, str]]) -> None:
+    """Lay out in ``_build/source`` all that is rendered, and nothing else.
+
+    A file whose content is the same is not touched, so that its page is not rendered again.
+    `notes` maps each executed page to its error and its origin.
+    """
+    wanted = {name: (root / name).read_bytes() for name in ("_config.yml", "_toc.yml")}
+    for path in (root / "book").rglob("*"):
+        if path.is_file() and (path.suffix in (".md", ".bib") or path.parent.name == "_static"):
+            wanted[path.relative_to(root).as_posix()] = path.read_bytes()
+    for page, (error, origin) in notes.items():
+        notebook = nbformat.read(executed(root, page), as_version=4)
+        text = nbformat.writes(for_the_page(notebook, error, origin))
+        wanted[f"{page}.ipynb"] = text.encode()
+    source = root / "_build" / "source"
+    for path in [path for path in source.rglob("*") if path.is_file()]:
+        if path.relative_to(source).as_posix() not in wanted:
+            path.unlink()
+    for name, content in wanted.items():
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.is_file() or target.read_bytes() != content:
+            target.write_bytes(content)
+
+
+def render(root: Path) -> bool:
+    """Turn the laid-out pages into ``_build/html``; True if nothing at all was wrong."""
+    html, doctrees = root / "_build" / "html", root / "_build" / ".doctrees"
+    listed = root / "_build" / "pages.json"
+    if not listed.is_file() or json.loads(listed.read_text()) != contents(root):
+        shutil.rmtree(html, ignore_errors=True)  # a page that left the book must not linger
+        shutil.rmtree(doctrees, ignore_errors=True)
+        listed.write_text(json.dumps(contents(root)))
+    program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    options = ["--path-output", ".", "-n", "-W", "--keep-going", "-q"]
+    code = subprocess.run([*program, "build", "_build/source", *options], cwd=root).returncode
+    if code:
+        # a page warns only when it is read: without this the next build would call it sound
+        shutil.rmtree(doctrees, ignore_errors=True)
+        return False
+    bring_mathjax(html)
+    loads = remote_loads(html)
+    for line in loads:
+        print(line)
+    return not loads
+
+
+def bring_mathjax(html: Path) -> None:
+    """Put MathJax beside the pages. In ``_static`` every one of its files would be loaded."""
+    spec = find_spec("jupyter_server_mathjax")
+    if spec is None or spec.origin is None:
+        raise SystemExit("jupyter-server-mathjax is missing: install the [book] extra")
+    target = html / "_static" / "mathjax"
+    if not (target / "MathJax.js").is_file():
+        shutil.copytree(Path(spec.origin).parent / "static", target, dirs_exist_ok=True)
+
+
+def remote_loads(html: Path) -> list[str]:
+    """What the pages load from other hosts: nothing, or the book is not whole offline."""
+    lines = []
+    for path in sorted(html.glob("**/*.html")):
+        for pair in REMOTE.findall(path.read_text(encoding="utf-8")):
+            lines.append(f"{os.path.relpath(path, html)} loads {''.join(pair)}")
+    return lines

@@ -1,0 +1,50 @@
+"""The command line as a stranger meets it."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import pandas as pd
+import pytest
+
+from atlaslib.__main__ import main
+
+
+def test_train_evaluate_predict(cohort, tmp_path, capsys):
+    run, csv, mask = tmp_path / "run", tmp_path / "dice.csv", tmp_path / "mask.nii.gz"
+    train = ["train", "baseline", "--profile", "smoke", "--data", str(cohort.root)]
+    train += ["--out", str(run), "--set", "epochs=1"]
+    assert main(train) == 0
+    assert main(train) == 0  # found again
+    assert main(["evaluate", str(run), "--data", str(cohort.root), "--csv", str(csv)]) == 0
+    assert "1 scans of 1 unseen subjects" in capsys.readouterr().out
+    assert len(pd.read_csv(csv)) == 1
+    assert main(["predict", str(run), str(cohort[0].t1), str(mask)]) == 0
+    assert nib.load(mask).shape == (197, 233, 189)
+    assert main(["predict", str(run), str(cohort[0].t1), str(mask)]) == 1  # not overwritten
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (["train", "baseline", "--data", "nowhere", "--out", "r"], "nowhere: no such folder"),
+        (["train", "vgg", "--data", "nowhere", "--out", "r"], "no recipe 'vgg'"),
+        (["train", "baseline", "--data", ".", "--out", "r", "--set", "x=1"], "no field 'x'"),
+        (["evaluate", "nowhere", "--data", ".", "--csv", "t.csv"], "nowhere: not a run"),
+        (["predict", "nowhere", "a.nii", "b.nii"], "nowhere: not a run"),
+        (["synth", "somewhere", "--subjects", "0"], "subjects"),
+    ],
+)
+def test_wrong_input_is_one_line(call, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(call) == 1
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert printed.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_command_is_a_wrong_call(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fly"])
+    assert stop.value.code == 2

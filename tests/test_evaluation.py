@@ -1,0 +1,90 @@
+"""Predictions in the geometry of the input, and scores against MONAI and by hand."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import save
+
+from atlaslib import DataError, dice, evaluate, predict, recipe, summary, train
+from atlaslib.evaluation import grow, probabilities, score, shrink
+from atlaslib.slices import read_scan, to_slices
+
+
+@pytest.fixture(scope="module")
+def run(cohort):
+    return train(recipe("baseline", "smoke", epochs=12, learning_rate=0.02), cohort, progress=False)
+
+
+def test_scores_by_hand():
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 8, 6, generator=rng)
+    masks = (torch.rand(3, 8, 6, generator=rng) > 0.7).to(torch.uint8)
+    row = score(logits, masks, pos_weight=4.0)
+    assert row["dice"] == pytest.approx(dice(logits > 0, masks))
+    assert row["volume_ml"] == pytest.approx(masks.sum().item() / 1000)
+    target = masks.float()
+    plain = F.binary_cross_entropy_with_logits(logits, target)
+    heavy = F.binary_cross_entropy_with_logits(logits, target, pos_weight=torch.tensor(4.0))
+    assert row["cross_entropy"] == pytest.approx(plain.item(), rel=1e-5)
+    assert row["loss"] == pytest.approx(heavy.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_shrink_and_grow_keep_place(factor):
+    image = torch.zeros(1, 1, 232, 196)
+    image[..., 100:140, 60:100] = 1
+    small = shrink(image, factor)
+    assert small.shape[-2] % 4 == small.shape[-1] % 4 == 0
+    back = grow(small, factor)
+    assert back.shape == image.shape
+    assert dice(back > 0.5, image) > 0.97
+
+
+def test_table_agrees_with_the_predicted_mask(run, cohort):
+    test = cohort.split()[2]
+    row = evaluate(run, test, progress=False).iloc[0]
+    mask = to_slices(np.asarray(predict(run, test[0]).dataobj))
+    true = to_slices(read_scan(test[0]).mask)
+    assert row.predicted_ml == pytest.approx(mask.sum() / 1000)
+    assert row.volume_ml == pytest.approx(true.sum() / 1000)
+    if mask.any():
+        assert row.dice == pytest.approx(dice(mask, true))
+
+
+def test_prediction_lies_over_a_scan_of_any_orientation(run, cohort, tmp_path):
+    scan = cohort[0]
+    straight = predict(run, scan)
+    image = nib.load(scan.t1)
+    turned = image.as_reoriented(nib.orientations.axcodes2ornt("PIL"))
+    path = save(tmp_path / "turned.nii.gz", np.asarray(turned.dataobj), turned.affine)
+    mask = predict(run, path)
+    assert mask.shape == nib.load(path).shape
+    np.testing.assert_array_equal(mask.affine, turned.affine)
+    back = nib.as_closest_canonical(mask)
+    np.testing.assert_array_equal(np.asarray(back.dataobj), np.asarray(straight.dataobj))
+    assert mask.get_data_dtype() == np.uint8
+
+
+def test_prediction_finds_the_dark_box(run, cohort):
+    chance = probabilities(run, cohort[5])
+    true = to_slices(read_scan(cohort[5]).mask)
+    assert chance.shape == (189, 232, 196)
+    assert chance[true].mean() > 2 * chance[~true].mean()
+
+
+def test_predict_refuses_another_grid(run, tmp_path):
+    path = save(tmp_path / "native.nii.gz", np.ones((30, 31, 32), np.uint8))
+    with pytest.raises(DataError, match="native.nii.gz: expected 197 x 233 x 189"):
+        predict(run, path)
+
+
+def test_summary(run, cohort):
+    table = evaluate(run, cohort, progress=False)
+    row = summary({"baseline": table}).iloc[0]
+    assert (row.scans, row.subjects) == (8, 7)
+    assert row.dice == pytest.approx(table.dice.mean())
+    assert row.low <= row.dice <= row.high

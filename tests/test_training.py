@@ -1,0 +1,130 @@
+"""Training on the tiny cohort: it learns, resumes to the same weights, and finds runs again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import atlaslib
+from atlaslib import DataError, SliceDataset, evaluate, load_run, recipe, train
+from atlaslib.training import TrainingError, _State, epoch_order, set_prior
+
+RECIPE = recipe("baseline", "smoke", epochs=2)
+
+
+@pytest.fixture(scope="module")
+def run(cohort):
+    return train(RECIPE, cohort, progress=False)
+
+
+def test_loss_falls_and_the_folder_is_complete(run, cohort):
+    assert list(run.history.epoch) == [1, 2]
+    assert run.history.loss.iloc[1] < run.history.loss.iloc[0]
+    names = {path.name for path in run.folder.iterdir()}
+    assert {"recipe.json", "history.csv", "weights.safetensors", "provenance.json"} <= names
+    assert "checkpoint.pt" not in names
+    assert run.provenance["cohort"] == cohort.fingerprint()
+    assert run.provenance["source"] == "ATLAS"
+
+
+def test_finished_run_is_found_again(run, cohort, monkeypatch):
+    monkeypatch.setattr(atlaslib.training, "epoch_order", None)  # any training would fail
+    again = train(RECIPE, cohort, progress=False)
+    assert again.folder == run.folder
+    assert load_run(run.folder).recipe == RECIPE
+
+
+def test_interrupted_run_ends_with_the_same_weights(run, cohort, tmp_path, monkeypatch):
+    end_epoch = _State.end_epoch
+
+    def stop_after_first(self, row):
+        end_epoch(self, row)
+        if len(self.history) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_State, "end_epoch", stop_after_first)
+    with pytest.raises(KeyboardInterrupt):
+        train(RECIPE, cohort, out=tmp_path / "run", progress=False)
+    with pytest.raises(DataError, match="not finished"):
+        load_run(tmp_path / "run")
+    monkeypatch.setattr(_State, "end_epoch", end_epoch)
+    resumed = train(RECIPE, cohort, out=tmp_path / "run", progress=False)
+    whole = load_file(run.folder / "weights.safetensors")
+    for name, value in load_file(resumed.folder / "weights.safetensors").items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_folder_of_another_run_is_refused(run, cohort, tmp_path):
+    with pytest.raises(DataError, match="another recipe"):
+        train(recipe("baseline", "smoke", seed=9), cohort, out=run.folder, progress=False)
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match="holds no run"):
+        train(RECIPE, cohort, out=tmp_path, progress=False)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_test_subjects_are_not_touched(run, cohort):
+    test = cohort.split(seed=RECIPE.split_seed)[2]
+    assert tuple(run.provenance["split"]["test"]) == test.subjects
+    assert run.unseen(cohort).subjects == test.subjects
+    assert set(evaluate(run, test, progress=False).part) == {"test"}
+
+
+def test_zero_is_calibrated(cohort):
+    zero = train(recipe("zero", "smoke", pos_weight=1.0), cohort, progress=False)
+    slices = SliceDataset(cohort.split()[0], progress=False)
+    rate = slices.table.lesion_pixels.sum() / (len(slices) * 232 * 196)
+    assert zero.model().final_bias.sigmoid().item() == pytest.approx(rate, rel=1e-3)
+    table = evaluate(zero, cohort.split()[2], progress=False)
+    assert (table.dice == 0).all()
+    entropy = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
+    assert table.cross_entropy.mean() == pytest.approx(entropy, rel=1e-3)
+
+
+def test_prior_starts_a_network_at_the_weighted_rate(cohort):
+    chosen = recipe("baseline", "smoke", pos_weight=7.0)
+    slices = SliceDataset(cohort, progress=False)
+    model = atlaslib.build_model("baseline", width=2)
+    set_prior(model, slices, chosen)
+    lesion = slices.table.lesion_pixels.to_numpy()[epoch_order(slices.table, chosen, 0)].mean()
+    odds = 7 * lesion / (232 * 196 - lesion)
+    assert model.final_bias.item() == pytest.approx(np.log(odds), rel=1e-4)
+
+
+def test_epoch_order(cohort):
+    table = SliceDataset(cohort, progress=False).table
+    everything = epoch_order(table, recipe("baseline", "paper"), 0)
+    assert sorted(everything) == list(range(len(table)))
+    half = epoch_order(table, recipe("baseline", "paper", lesion_share=0.5), 0)
+    lesion = table.lesion_pixels.to_numpy()[half] > 0
+    assert lesion.mean() == 0.5
+    assert lesion.sum() == (table.lesion_pixels > 0).sum()
+    assert (table.brain_pixels.to_numpy()[half][~lesion] > 0).all()
+    other = epoch_order(table, recipe("baseline", "paper", lesion_share=0.5), 1)
+    assert set(half) != set(other)
+
+
+def test_own_model(cohort, tmp_path):
+    torch.manual_seed(0)
+    mine = nn.Conv2d(1, 1, 3, padding=1)
+    run = train(
+        recipe("baseline", "smoke", epochs=1),
+        cohort,
+        out=tmp_path / "r",
+        model=mine,
+        progress=False,
+    )
+    assert evaluate(run, cohort.split()[2], progress=False).dice.notna().all()
+
+
+def test_loss_that_is_no_number_stops_the_run(cohort, tmp_path):
+    with pytest.raises(TrainingError, match="Try a learning rate below"):
+        train(
+            recipe("baseline", "smoke", learning_rate=1e30),
+            cohort,
+            out=tmp_path / "r",
+            progress=False,
+        )
