@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from atlaslib.evaluation import best_device
 from atlaslib.models import build_model, count_parameters
 from atlaslib.recipes import Recipe, shrunk_size
 
@@ -66,8 +67,24 @@ def step_cost(recipe: Recipe, steps: int = 3) -> dict[str, float]:
         batch_size; seconds (median of the steps); seconds_per_slice; memory_mb. On a GPU the
         memory is the allocator's peak. On a CPU it is counted: activations saved for the
         backward pass, and weights, gradients and Adam's means; the peak is somewhat higher.
+        A batch that does not fit on the GPU has ``nan`` everywhere but in its size.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        seconds, memory = _measure(recipe, steps)
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        seconds, memory = float("nan"), float("nan")
+    return {
+        "batch_size": recipe.batch_size,
+        "seconds": seconds,
+        "seconds_per_slice": seconds / recipe.batch_size,
+        "memory_mb": memory / 2**20,
+    }
+
+
+def _measure(recipe: Recipe, steps: int) -> tuple[float, float]:
+    """Median seconds of a step, and bytes."""
+    device = best_device()
     model = build_model(recipe.model, **recipe.model_options()).to(device).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
     x = torch.rand(recipe.batch_size, 1, *shrunk_size(recipe.downsample), device=device)
@@ -79,13 +96,7 @@ def step_cost(recipe: Recipe, steps: int = 3) -> dict[str, float]:
         memory = torch.cuda.max_memory_allocated(device)
     else:
         memory = saved_for_backward(model, x) + fixed_bytes(model)
-    median = float(np.median(seconds))
-    return {
-        "batch_size": recipe.batch_size,
-        "seconds": median,
-        "seconds_per_slice": median / recipe.batch_size,
-        "memory_mb": memory / 2**20,
-    }
+    return float(np.median(seconds)), float(memory)
 
 
 def _step(
@@ -93,7 +104,8 @@ def _step(
 ) -> float:
     """Seconds of one step, in half precision on a GPU as in training."""
     clock = time.perf_counter()
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
+    half = torch.bfloat16 if x.is_cuda and torch.cuda.is_bf16_supported() else torch.float16
+    with torch.autocast(x.device.type, half, enabled=x.is_cuda):
         logits = model(x)
     optimiser.zero_grad(set_to_none=True)
     F.binary_cross_entropy_with_logits(logits.float(), y).backward()

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike, NDArray
 
 # Okabe and Ito's palette: told apart with every common kind of colour blindness
@@ -331,20 +332,19 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
         Of ``atlaslib.claims.verdicts``, with the columns margin and comparison.
     """
     tested = table[table.value.notna()].iloc[::-1].to_dict("records")
-    paints = {"points to yes": COLOURS["synthetic"], "points to no": COLOURS["resnet"]}
     figure, axes = panels(1, 1, width=6.6, height=0.5 * len(tested) + 1.0)
-    axis = axes[0, 0]
+    axis, ink = axes[0, 0], COLOURS["ATLAS"]
     for place, row in enumerate(tested):
-        paint = paints.get(row["verdict"], COLOURS["zero"])
-        axis.plot([row["low"], row["high"]], [place] * 2, color=paint, lw=3, alpha=0.6)
-        axis.plot(row["value"], place, "o", color=paint)
+        fill = "white" if row["verdict"] == "undecided" else ink
+        axis.plot([row["low"], row["high"]], [place] * 2, color=ink, lw=2)
+        axis.plot(row["value"], place, "o", color=ink, mfc=fill, ms=8)
         sides = (-1, 1) if row["comparison"] == "within" else (1,)
         for edge in (side * row["margin"] for side in sides):
-            axis.plot([edge] * 2, [place - 0.3, place + 0.3], color="#333333", lw=1)
+            axis.plot([edge] * 2, [place - 0.3, place + 0.3], color=COLOURS["lesion"], lw=2)
     axis.axvline(0, color="#BBBBBB", lw=0.8, zorder=0)
     names = [f"{row['claim']}: {row['verdict']}" for row in tested]
     axis.set(yticks=range(len(tested)), yticklabels=names, ylim=(-0.6, len(tested) - 0.4))
-    axis.set_xlabel("difference (in Dice; C2 and C5a: a share); upright tick: margin")
+    axis.set_xlabel("difference (in Dice; C2 and C5a: a share); amber: margin of the rule")
     return figure
 
 
@@ -381,6 +381,8 @@ def plot_costs(costs: Mapping[str, pd.DataFrame]) -> Figure:
         axes[0, 1].plot(table.batch_size, table.memory_mb, **style)
     axes[0, 0].set(xlabel="batch size (slices)", ylabel="time per slice (ms)", ylim=(0, None))
     axes[0, 1].set(xlabel="batch size (slices)", ylabel="memory of a step (MiB)", ylim=(0, None))
+    for axis in axes.flat:
+        axis.set_xticks(table.batch_size)
     axes[0, 0].legend(frameon=False)
     return figure
 
@@ -390,7 +392,7 @@ def plot_paired(tables: Mapping[str, pd.DataFrame]) -> Figure:
     first = next(iter(tables.values()))
     order = np.argsort(first.dice.to_numpy())
     figure, axes = panels(1, 1, width=7.0, height=3.6)
-    axis, place = axes[0, 0], np.arange(len(order))
+    axis, place = axes[0, 0], np.arange(1, len(order) + 1)
     values = np.array([table.dice.to_numpy()[order] for table in tables.values()])
     axis.vlines(place, values.min(0), values.max(0), color="#BBBBBB", lw=1, zorder=0)
     for name, dice in zip(tables, values, strict=True):
@@ -407,8 +409,16 @@ def plot_dice_by_volume(tables: Mapping[str, pd.DataFrame]) -> Figure:
     for name, table in tables.items():
         axes[0, 0].plot(table.volume_ml, table.dice, "o", ms=5, color=COLOURS[name], label=name)
     axes[0, 0].set(xscale="log", xlabel="true lesion volume (mL)", ylabel="Dice", ylim=(-0.03, 1))
+    _plain_log(axes[0, 0])
     axes[0, 0].legend(frameon=False, loc="upper left")
     return figure
+
+
+def _plain_log(axis: Axes) -> None:
+    """Ticks at 0.01, 0.03, 0.1, ... written in full, not as powers of ten."""
+    axis.xaxis.set_minor_locator(LogLocator(subs=(3,)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
 
 
 def plot_loss_and_dice(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -420,6 +430,7 @@ def plot_loss_and_dice(tables: Mapping[str, pd.DataFrame]) -> Figure:
         mean = (table.loss.mean(), table.dice.mean())
         axis.plot(*mean, "D", ms=10, color=COLOURS[name], mec="white", label=f"{name}, mean")
     axis.set(xscale="log", xlabel="loss per pixel (nats)", ylabel="Dice", ylim=(-0.03, 1))
+    _plain_log(axis)
     axis.legend(frameon=False, loc="upper right")
     return figure
 

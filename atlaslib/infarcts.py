@@ -54,6 +54,7 @@ class Infarct:
     centre: tuple[float, float, float]  # template voxels
     axes: tuple[float, float, float]  # relative lengths of the three half-axes
     cavity: float  # 0..1: share of the lesion that is fluid
+    solid: bool  # one connected piece; otherwise islands beside it are part of it
 
     @property
     def radius(self) -> float:
@@ -74,7 +75,7 @@ def numbers(rng: np.random.Generator, totals: NDArray[np.int64]) -> NDArray[np.i
     edges = np.cumsum(NUMBER_SHARES)
     ranks = (np.arange(len(totals)) + 0.5) / len(totals)
     drawn = 1 + np.searchsorted(edges, ranks, side="right")
-    return np.asarray(np.minimum(rng.permutation(drawn), np.maximum(totals // 130, 1)))
+    return np.asarray(np.minimum(rng.permutation(drawn), np.maximum(totals // 100, 1)))
 
 
 def plan(rng: np.random.Generator, total: int, number: int, side: int) -> tuple[Infarct, ...]:
@@ -84,15 +85,24 @@ def plan(rng: np.random.Generator, total: int, number: int, side: int) -> tuple[
     """
     shares = np.ones(1)
     if number > 1:
-        first = rng.uniform(0.6, 0.96)
+        first = rng.uniform(0.5, 0.95)
         shares = np.append(first, (1 - first) * rng.dirichlet(np.full(number - 1, 3.0)))
     sizes = np.maximum(np.rint(total * shares).astype(int), min(60, total))
     sizes[0] = total - sizes[1:].sum()
-    out = []
+    out: list[Infarct] = []
     for i, size in enumerate(sizes):
-        other = i > 0 and rng.random() < 0.35
-        out.append(_one(rng, int(size), -side if other else side))
+        other = i > 0 and rng.random() < 0.3
+        for _ in range(30):  # tries to keep clear of the earlier ones
+            lesion = _one(rng, int(size), -side if other else side)
+            if not any(_near(lesion, earlier) for earlier in out):
+                break
+        out.append(lesion)
     return tuple(out)
+
+
+def _near(a: Infarct, b: Infarct) -> bool:
+    distance = float(np.linalg.norm(np.subtract(a.centre, b.centre)))
+    return distance < 1.25 * (a.radius + b.radius) + 5
 
 
 def _one(rng: np.random.Generator, volume: int, side: int) -> Infarct:
@@ -113,10 +123,12 @@ def _one(rng: np.random.Generator, volume: int, side: int) -> Infarct:
         place = candidates[rng.integers(len(candidates))].astype(float)
         if (place[0] + ORIGIN[0]) * side < 0:
             place[0] = -place[0] - 2 * ORIGIN[0]
-        axes = np.exp(rng.normal(0, 0.25, 3))
+        axes = np.array([0.85, 0.95, 1.3])  # along the penetrating arteries and fibres
+    axes = axes * np.exp(rng.normal(0, 0.2, 3))
     axes = axes / np.prod(axes) ** (1 / 3)
-    cavity = float(np.clip(rng.beta(3, 1.6) + (0.1 if volume > 20_000 else 0), 0.1, 1))
-    return Infarct(volume, kind, side, tuple(place), tuple(axes), cavity)
+    cavity = float(np.clip(rng.beta(3, 1.6), 0.1, 1))
+    solid = bool(rng.random() < 0.6)
+    return Infarct(volume, kind, side, tuple(place), tuple(axes), cavity, solid)
 
 
 def _territory(
@@ -124,16 +136,16 @@ def _territory(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Centre (voxels) and axes of a large infarct: mostly the middle cerebral artery's."""
     named = (
-        (0.40, (44, -6, 10), (0.75, 1.25, 1.0)),  # whole middle cerebral artery
-        (0.25, (44, 14, 18), (0.8, 1.05, 1.1)),  # its anterior division
-        (0.22, (46, -40, 20), (0.8, 1.1, 1.05)),  # its posterior division
-        (0.09, (18, -78, 4), (0.8, 1.2, 0.9)),  # posterior cerebral artery
-        (0.04, (10, 34, 28), (0.6, 1.2, 1.2)),  # anterior cerebral artery
+        (0.40, (44, -6, 10), (0.75, 1.2, 1.25)),  # whole middle cerebral artery
+        (0.25, (44, 14, 18), (0.8, 1.05, 1.3)),  # its anterior division
+        (0.22, (46, -40, 20), (0.8, 1.1, 1.3)),  # its posterior division
+        (0.09, (18, -78, 4), (0.8, 1.2, 1.1)),  # posterior cerebral artery
+        (0.04, (10, 34, 28), (0.6, 1.2, 1.3)),  # anterior cerebral artery
     )
     _, centre, axes = named[rng.choice(len(named), p=[entry[0] for entry in named])]
     place = np.array(centre) + rng.normal(0, 5, 3)
     place[0] *= side
-    return place - ORIGIN, np.array(axes) * np.exp(rng.normal(0, 0.1, 3))
+    return place - ORIGIN, np.array(axes)
 
 
 @lru_cache(maxsize=8)
@@ -176,7 +188,7 @@ class Carved:
     mask: NDArray[np.bool_]
     inside: Float  # mm, positive within the lesion, negative around it
     places: Float  # (3, *box) template voxels
-    tissue: NDArray[np.bool_]  # brain without ventricles
+    bed: NDArray[np.bool_]  # tissue of the same hemisphere and part of the brain
 
 
 def carve(
@@ -200,17 +212,17 @@ def carve(
         rng.bit_generator.state = state  # a larger box must not change the shape
         box = _box(middle, reach)
         where = phantom.places(field, box)
-        score, tissue, free = _score(rng, lesion, where)
-        free &= ~taken[box]
+        score, bed = _score(rng, lesion, where)
+        free = bed & ~taken[box]
         whole = all(r.stop - r.start == size for r, size in zip(box, SHAPE, strict=True))
-        limit = _limit(score, free, lesion.volume)
+        limit = _limit(score, free, lesion.volume, lesion.solid)
         edge = _edge_minimum(score, free, box)
         if whole or (limit is not None and limit[0] < edge):
             break
         reach *= 1.35
     level, mask = limit if limit is not None else (float(score[free].max(initial=1)), free)
     inside = (np.float32(level) - score) / np.float32(level) * np.float32(lesion.radius)
-    return Carved(box, mask, inside, where, tissue)
+    return Carved(box, mask, inside, where, bed)
 
 
 def _box(middle: NDArray[np.float64], reach: float) -> Box:
@@ -233,8 +245,8 @@ def _edge_minimum(score: Float, free: NDArray[np.bool_], box: Box) -> float:
 
 def _score(
     rng: np.random.Generator, lesion: Infarct, where: Float
-) -> tuple[Float, NDArray[np.bool_], NDArray[np.bool_]]:
-    """A rugged distance from the centre (mm), the brain tissue, and where this lesion may be."""
+) -> tuple[Float, NDArray[np.bool_]]:
+    """A rugged distance from the centre (mm), and the tissue where this lesion may be."""
     nearest = [np.clip(np.rint(w), 0, n - 1).astype(np.intp) for w, n in zip(where, SHAPE)]
     flat = np.ravel_multi_index(nearest, SHAPE)
     region = phantom.template().region.ravel()[flat]
@@ -245,16 +257,18 @@ def _score(
     mm = where[0] + np.float32(ORIGIN[0])
     if home != BRAINSTEM:
         free &= mm * lesion.side > 1
-    turn = np.eye(3) if lesion.kind == "territory" else np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    turn = np.linalg.qr(np.eye(3) + 0.25 * rng.standard_normal((3, 3)))[0]  # tilted a little
     away = [where[i] - np.float32(lesion.centre[i]) for i in range(3)]
     squared = np.zeros(where.shape[1:], np.float32)
     for i in range(3):
         arm = sum(np.float32(turn[i, j]) * away[j] for j in range(3))
         squared += (arm / np.float32(lesion.axes[i])) ** 2
     size = lesion.radius
-    rugged = 0.20 * phantom.noise_at(rng, where, max(1.1 * size, 4))
-    rugged += 0.10 * phantom.noise_at(rng, where, max(0.4 * size, 3))
-    score = np.sqrt(squared) * np.clip(1 + rugged, 0.45, None)
+    rugged = 0.24 * phantom.noise_at(rng, where, max(1.2 * size, 4))
+    rugged += 0.14 * phantom.noise_at(rng, where, max(0.5 * size, 3))
+    if size > 8:
+        rugged += 0.07 * phantom.noise_at(rng, where, max(0.2 * size, 4))  # about a gyrus wide
+    score = np.sqrt(squared) * np.clip(1 + rugged, 0.4, None)
     if lesion.kind in ("cortical", "territory"):
         depth = phantom.template().depth.ravel()[flat]
         score *= 1 + np.maximum(depth.astype(np.float32) - 22, 0) / 60  # wide at the surface
@@ -263,16 +277,21 @@ def _score(
     if lesion.kind == "territory" and lesion.centre[1] + ORIGIN[1] > -60:
         medial = np.clip((22 - np.abs(mm)) / 10, 0, 1)  # the other arteries' territories
         score *= 1 + np.float32(0.6) * medial.astype(np.float32)
-    return score, tissue, free
+    return score, free
 
 
 def _limit(
-    score: Float, free: NDArray[np.bool_], volume: int
+    score: Float, free: NDArray[np.bool_], volume: int, solid: bool
 ) -> tuple[float, NDArray[np.bool_]] | None:
-    """Level and mask of `volume` voxels: the best-scored ones of one connected piece."""
+    """Level and mask of the `volume` best-scored voxels, if solid those of one piece."""
     values = score[free]
     if len(values) < volume:
         return None
+    if not solid:
+        order = np.argpartition(values, volume - 1)[:volume]
+        mask = np.zeros_like(free)
+        mask.ravel()[np.flatnonzero(free)[order]] = True
+        return float(values[order].max()), mask
     wanted = volume
     for _ in range(6):
         level = np.partition(values, wanted - 1)[wanted - 1]
@@ -301,19 +320,23 @@ def stain(
     """Paint the lesion into the (warped, unblurred) image: fluid core, rim, faint halo."""
     radius = np.float32(lesion.radius)
     inside = carved.inside
-    rough = phantom.noise_at(rng, carved.places, max(0.5 * float(radius), 2.5))
+    rough = phantom.noise_at(rng, carved.places, max(0.4 * float(radius), 2.5))
     fine = phantom.noise_at(rng, carved.places, 3.0)
     rim = (1 - np.float32(lesion.cavity)) * radius * 0.75 + np.float32(0.6)
-    deep = inside - rim + rough * np.float32(0.12) * radius
+    deep = inside - rim + rough * np.float32(0.16) * radius
     core = np.clip(0.5 + deep / 1.2, 0, 1)
     edge = np.clip(0.5 + inside / 1.0, 0, 1)
     halo = np.exp(-np.maximum(-inside, 0) / np.float32(1.0 + 0.04 * radius))
     middle = np.clip(0.5 + 0.12 * rough + 0.06 * fine, 0.25, 0.8)
     weight = np.where(inside > -0.5, edge * middle, 0)
     weight = np.maximum(weight, 0.22 * halo)
-    weight = np.maximum(weight, core * (np.float32(0.93) + 0.04 * fine))
+    threads = phantom.noise_at(rng, carved.places, 9.0)
+    # strands of scarred tissue cross the larger cavities
+    strands = np.clip(1 - np.abs(threads) / 0.2, 0, 1) * np.clip(radius / 40, 0, 0.35)
+    weight = np.maximum(weight, core * (np.float32(0.95) + 0.03 * rough - strands))
+    weight = np.minimum(weight, 1)
     weight = np.where(carved.mask, np.maximum(weight, 0.3), np.minimum(weight, 0.3))
-    weight = np.where(carved.tissue, weight, 0).astype(np.float32)
+    weight = np.where(carved.bed, weight, 0).astype(np.float32)
     image[carved.box] += weight * np.minimum(np.float32(fluid) - image[carved.box], 0)
 
 

@@ -23,7 +23,7 @@ ORIGIN = (-98, -134, -72)  # mm of voxel (0, 0, 0): the grid is 1 mm, RAS
 STEP = 4  # voxels between the nodes of every smooth field
 NODES = tuple((size - 1) // STEP + 2 for size in SHAPE)
 OUTSIDE, CORTEX, WHITE, DEEP, VENTRICLE, BRAINSTEM, CEREBELLUM = range(7)
-TILE = 64  # voxels after which the noise texture repeats
+TILE = 96  # voxels after which the noise texture repeats
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Template:
     depth: NDArray[np.uint8]  # mm below the brain's outer surface
     shell: NDArray[np.uint8]  # quarter mm outside the smoothed brain; 255 is air
     lining: NDArray[np.uint8]  # 0..255: white matter close to the ventricles' horns
+    inner: Float  # 1 in the brain, falling to 0 in the scalp, at the nodes
     vent_distance: Float  # signed mm to the lateral ventricles, at the nodes
     vent_normal: Float  # (3, *nodes) unit vectors away from the ventricles
 
@@ -48,6 +49,22 @@ class Scanner:
     bias: float  # relative amplitude of the smooth shading
     grey: float  # grey matter as a share of the way from fluid to white matter
     mask_value: int  # what this site's lesion files hold inside a lesion
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """One subject's intensities at one site, 0..100."""
+
+    fluid: float
+    grey: float
+    white: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, site: Scanner) -> Tissue:
+        """Vary a little around the site's contrast."""
+        white, fluid = rng.uniform(82, 94), rng.uniform(14, 21)
+        share = site.grey + rng.uniform(-0.03, 0.03)
+        return cls(fluid, fluid + (white - fluid) * share, white)
 
 
 def millimetres() -> tuple[Float, Float, Float]:
@@ -77,13 +94,16 @@ def template() -> Template:
     depth = ndimage.distance_transform_edt(brain).astype(np.float32)
     region = _regions(t1, grey >= white, brain, depth)
     signed, normal = _ventricle_field(region == VENTRICLE)
-    lining = white * np.exp(-np.maximum(spread(signed), 0) / 4) * _horns()
+    lining = white * np.exp(-np.maximum(spread(signed), 0) / 5) * _horns()
+    shell = _shell(brain)
+    nodes = np.ix_(*[np.minimum(np.arange(n) * STEP, s - 1) for n, s in zip(NODES, SHAPE)])
     return Template(
         t1=np.rint(t1 * 255).astype(np.uint8) * brain,
         region=region,
         depth=np.minimum(depth, 255).astype(np.uint8),
-        shell=_shell(brain),
+        shell=shell,
         lining=np.rint(np.clip(lining, 0, 1) * 255).astype(np.uint8),
+        inner=np.exp(shell[nodes] / np.float32(-20)),
         vent_distance=signed,
         vent_normal=normal,
     )
@@ -135,13 +155,7 @@ def _shell(brain: NDArray[np.bool_]) -> NDArray[np.uint8]:
     coarse = np.pad(brain[::2, ::2, ::2].astype(np.float32), 12, mode="edge")
     hull = (ndimage.gaussian_filter(coarse, 4) > 0.45) | (coarse > 0)
     distance = ndimage.distance_transform_edt(~hull)[12:-12, 12:-12, 12:-12] * 2.0
-    full = ndimage.zoom(distance.astype(np.float32), 2, order=1, grid_mode=False)
-    grown = np.zeros(SHAPE, np.float32)
-    for axis, size in enumerate(SHAPE):
-        index = np.clip(np.arange(size), 0, None)
-    index = [np.arange(size) / 2.0 for size in SHAPE]
-    grown = _linear(distance.astype(np.float32), index)
-    del full
+    grown = _linear(distance.astype(np.float32), [np.arange(size) / 2 for size in SHAPE])
     return np.minimum(grown * 4, 255).astype(np.uint8)
 
 
@@ -171,23 +185,23 @@ def smooth_field(rng: np.random.Generator, width: float, channels: int = 1) -> F
     return np.asarray(soft / soft.std(), dtype=np.float32)
 
 
-@lru_cache(maxsize=1)
-def texture() -> Float:
-    """A cube of smooth noise, unit variance, features of about 4 voxels, that tiles space."""
-    raw = np.random.default_rng(20180917).standard_normal((TILE,) * 3, dtype=np.float32)
-    soft = ndimage.gaussian_filter(raw, 2.0, mode="wrap")
+@lru_cache(maxsize=2)
+def texture(feature: int) -> Float:
+    """A cube of smooth noise, unit variance, that tiles space; `feature` is in its voxels."""
+    raw = np.random.default_rng(feature).standard_normal((TILE,) * 3, dtype=np.float32)
+    soft = ndimage.gaussian_filter(raw, feature / 2, mode="wrap")
     return np.asarray(soft / soft.std(), dtype=np.float32)
 
 
 def noise_at(rng: np.random.Generator, places: Float, feature: float) -> Float:
-    """The texture at `places` (3, ...), its features about `feature` voxels wide."""
+    """Smooth noise of unit variance at `places` (3, ...), its features `feature` voxels wide."""
     start = rng.uniform(0, TILE, 3).astype(np.float32)
-    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0].astype(np.float32) * (4 / feature)
+    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0].astype(np.float32) * np.float32(8 / feature)
     turned = [
         start[i] + turn[i, 0] * places[0] + turn[i, 1] * places[1] + turn[i, 2] * places[2]
         for i in range(3)
     ]
-    out = ndimage.map_coordinates(texture(), turned, order=1, mode="grid-wrap", prefilter=False)
+    out = ndimage.map_coordinates(texture(8), turned, order=1, mode="grid-wrap", prefilter=False)
     return np.asarray(out, dtype=np.float32)
 
 
@@ -205,7 +219,7 @@ def bend(
         mm by which the left and the right ventricle grow beyond that, beside a lesion.
     """
     maps = template()
-    field = 1.6 * smooth_field(rng, 22, 3) + 0.6 * smooth_field(rng, 9, 3)
+    field = 1.6 * smooth_field(rng, 22, 3) + 0.9 * maps.inner * smooth_field(rng, 8, 3)
     centre = np.array([98, 116, 90], dtype=np.float32)
     matrix = (0.018 * rng.standard_normal((3, 3))).astype(np.float32)
     grid = [np.arange(n, dtype=np.float32) * STEP - c for n, c in zip(NODES, centre, strict=True)]
@@ -244,31 +258,41 @@ def places(field: Float, box: Box) -> Float:
     return out
 
 
-def head(rng: np.random.Generator, site: Scanner, atrophy: float, small_vessel: float) -> Float:
+def head(
+    rng: np.random.Generator, tissue: Tissue, atrophy: float, small_vessel: float
+) -> Float:
     """A healthy head in the template's space, (197, 233, 189), before any blur or noise.
 
     Parameters
     ----------
     rng : numpy.random.Generator
-    site : Scanner
+    tissue : Tissue
     atrophy, small_vessel : float
         0 to 1: wide sulci; perivascular spaces and white-matter hyperintensities.
     """
     maps = template()
-    white = rng.uniform(82, 94)
-    fluid = rng.uniform(14, 21)
-    grey = fluid + (white - fluid) * (site.grey + rng.uniform(-0.03, 0.03))
-    sulcus = 0.42 + 0.08 * atrophy  # below this template value everything is fluid
+    fluid, grey, white = tissue.fluid, tissue.grey, tissue.white
+    sulcus = 0.43 + 0.09 * atrophy  # below this template value everything is fluid
     knots = [0, 0.27, sulcus, 0.66, 0.87, 1.0]
     levels = [fluid, fluid, fluid + 8, grey, white, white + 7]
     curve = np.interp(np.arange(256) / 255, knots, levels).astype(np.float32)
-    image = curve[maps.t1]
+    grain = _tiled(rng)  # the template is a mean of many people: give the folds back some detail
+    folded = np.clip(maps.t1 + 14 * grain * (maps.region == CORTEX), 0, 255)
+    image = curve[folded.astype(np.uint8)]
     outside = maps.region == OUTSIDE
-    image[outside] = _layers(rng, fluid, atrophy)[maps.shell[outside]]
-    _hyperintensities(rng, image, small_vessel, float(grey - 6))
-    _perivascular(rng, image, small_vessel, float(fluid))
+    layers = _layers(rng, fluid, atrophy)
+    image[outside] = layers[maps.shell[outside]] * (1 + np.float32(0.07) * grain[outside])
+    _hyperintensities(rng, image, grain, small_vessel, grey - 9)
+    _perivascular(rng, image, small_vessel, fluid)
     _deface(image, outside)
     return image
+
+
+def _tiled(rng: np.random.Generator) -> Float:
+    """The texture from a random start on, over the whole grid."""
+    start = rng.integers(0, TILE, 3)
+    index = [(np.arange(size) + first) % TILE for size, first in zip(SHAPE, start, strict=True)]
+    return texture(4)[np.ix_(*index)]
 
 
 def _layers(rng: np.random.Generator, fluid: float, atrophy: float) -> Float:
@@ -288,17 +312,19 @@ def _layers(rng: np.random.Generator, fluid: float, atrophy: float) -> Float:
 def _deface(image: Float, outside: NDArray[np.bool_]) -> None:
     """Remove the face, as ATLAS did before sharing its scans."""
     _, y, z = millimetres()
-    image[outside & (z < -12 + 0.55 * (y - 45)) & (y > -20)] = 0
+    image[outside & (z < -24 + 0.6 * (y - 45)) & (y > -20)] = 0
 
 
 def _hyperintensities(
-    rng: np.random.Generator, image: Float, amount: float, level: float
+    rng: np.random.Generator, image: Float, grain: Float, amount: float, level: float
 ) -> None:
     """Rarefied white matter at the ventricles' horns, on both sides: dark on T1."""
     maps = template()
-    weight = np.clip(maps.lining / np.float32(255) * np.float32(0.2 + 1.3 * amount) - 0.15, 0, 0.75)
-    where = weight > 0
-    image[where] += weight[where] * (np.float32(level) - image[where])
+    where = np.flatnonzero(maps.lining > 20)
+    rough = np.float32(0.25 + 1.5 * amount) * (1 + np.float32(0.3) * grain.ravel()[where])
+    weight = np.clip(maps.lining.ravel()[where] / np.float32(255) * rough - 0.15, 0, 0.8)
+    flat = image.reshape(-1)
+    flat[where] += weight * np.minimum(np.float32(level) - flat[where], 0)
     for _ in range(rng.poisson(6 * amount)):
         spot = np.array([rng.uniform(20, 34), rng.uniform(-45, 40), rng.uniform(18, 38)])
         for side in (-1, 1):

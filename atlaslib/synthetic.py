@@ -182,7 +182,7 @@ def _make_scans(
 ) -> None:
     """Make what is missing. Threads: nearly all the time passes in code that frees the GIL."""
     phantom.template()  # before the threads, so that it is built once
-    phantom.texture()
+    phantom.texture(4), phantom.texture(8)
     bar = tqdm(
         total=total, initial=total - len(jobs), desc="synthetic cohort", unit="scan",
         disable=not progress,
@@ -268,7 +268,7 @@ def carve_lesions(person: Person, session: str) -> tuple[Float, list[tuple[Infar
     out = []
     for i, lesion in enumerate(lesions):
         carved = infarcts.carve(person.stream(100 + i), lesion, field, taken)
-        grown = ndimage.binary_dilation(np.pad(carved.mask, 0), iterations=2)
+        grown = ndimage.binary_dilation(np.pad(carved.mask, 0), iterations=3)
         taken[carved.box] |= grown
         out.append((lesion, carved))
     return field, out
@@ -278,11 +278,13 @@ def paint(person: Person, session: str) -> tuple[NDArray[np.uint8], list[NDArray
     """The T1 (197, 233, 189) and one mask per lesion."""
     site = SCANNERS[person.site - 1]
     field, lesions = carve_lesions(person, session)
-    image = phantom.head(person.stream(2), site, person.atrophy, person.small_vessel)
+    own = person.stream(2)
+    tissue = phantom.Tissue.draw(own, site)
+    image = phantom.head(own, tissue, person.atrophy, person.small_vessel)
     image = phantom.warp(image, field)
     masks = []
     for i, (lesion, carved) in enumerate(lesions):
-        infarcts.stain(person.stream(200 + i), image, lesion, carved, fluid=18.0)
+        infarcts.stain(person.stream(200 + i), image, lesion, carved, tissue.fluid + 2)
         mask = np.zeros(phantom.SHAPE, bool)
         mask[carved.box] = carved.mask
         masks.append(mask)

@@ -130,6 +130,8 @@ def execute(root: Path, page: str, parameters: dict[str, str], watch: Clock) -> 
             kernel_name="python3",
             progress_bar=False,
             cwd="book",
+            # the kernel tells every reader that it talks over unencrypted loopback sockets
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
     except papermill.PapermillExecutionError as fault:
         place = f"cell {fault.cell_index + 1} (In [{fault.exec_count}])"

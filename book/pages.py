@@ -135,11 +135,11 @@ def render(root: Path) -> bool:
     program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     options = ["--path-output", ".", "-n", "-W", "--keep-going", "-q"]
     code = subprocess.run([*program, "build", "_build/source", *options], cwd=root).returncode
+    bring_mathjax(html)
     if code:
         # a page warns only when it is read: without this the next build would call it sound
         shutil.rmtree(doctrees, ignore_errors=True)
         return False
-    bring_mathjax(html)
     loads = remote_loads(html)
     for line in loads:
         print(line)

@@ -1,0 +1,52 @@
+"""Counted memory against arithmetic; times only for their sense."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from atlaslib.cost import batch_costs, fixed_bytes, saved_for_backward, step_cost
+from atlaslib.recipes import recipe
+
+SMALL = recipe("baseline", "smoke", width=2)
+
+
+def test_saved_bytes_of_two_layers_are_their_inputs_and_the_relu():
+    model = nn.Sequential(nn.Linear(7, 5), nn.ReLU())
+    # the linear layer keeps its input (for the weight's gradient), the ReLU its output
+    assert saved_for_backward(model, torch.rand(3, 7)) == 4 * 3 * (7 + 5)
+
+
+def test_a_tensor_saved_by_two_layers_counts_once():
+    model = nn.Sequential(nn.Linear(7, 5), nn.Sigmoid(), nn.Linear(5, 2))
+    # the sigmoid's output is also the second layer's input
+    assert saved_for_backward(model, torch.rand(3, 7)) == 4 * 3 * (7 + 5)
+
+
+def test_fixed_part_is_four_numbers_of_four_bytes_a_parameter():
+    assert fixed_bytes(nn.Linear(7, 5)) == 16 * (7 * 5 + 5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's allocator rounds")
+def test_memory_is_a_straight_line_in_the_batch_size():
+    memory = batch_costs(SMALL, [2, 4, 6], steps=1).memory_mb
+    assert memory[2] - memory[1] == pytest.approx(memory[1] - memory[0])
+    assert memory[0] > 0
+
+
+def test_seconds_are_per_step_and_per_slice():
+    cost = step_cost(SMALL, steps=1)
+    assert cost["seconds"] > 0
+    assert cost["seconds_per_slice"] == pytest.approx(cost["seconds"] / SMALL.batch_size)
+
+
+def test_a_batch_that_does_not_fit_has_no_numbers(monkeypatch):
+    def refuse(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr("atlaslib.cost._measure", refuse)
+    cost = step_cost(SMALL)
+    assert cost["batch_size"] == SMALL.batch_size
+    assert cost["seconds"] != cost["seconds"]  # nan
+    assert cost["memory_mb"] != cost["memory_mb"]

@@ -1,0 +1,193 @@
+"""What stands in more than one file agrees, and the wheel holds the whole library."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "book"))
+
+import links  # noqa: E402  (book/ is a folder of scripts, not a package)
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+# --- the repository's address -----------------------------------------------------------------
+
+
+def test_links_lead_to_one_repository() -> None:
+    url = f"https://github.com/{links.repository(ROOT)}"
+    assert links.cited(ROOT) == links.repository(ROOT)
+    for name in ("README.md", "CONTRIBUTING.md", "CITATION.cff"):
+        assert url in (ROOT / name).read_text(encoding="utf-8")
+    for path in links.linked_files(ROOT):
+        text = path.read_text(encoding="utf-8")
+        installed = re.findall(r"git\+https://github\.com/([\w.-]+/[\w.-]+)", text)
+        assert set(installed) <= {links.repository(ROOT)}, path.name
+
+
+def test_a_fork_changes_one_line(tmp_path: Path) -> None:
+    for path in [ROOT / "_config.yml", *links.linked_files(ROOT)]:
+        target = tmp_path / path.relative_to(ROOT)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
+    before = links.repository(ROOT)
+    assert links.relink(tmp_path) == []  # nothing to do as long as nothing has changed
+    config = (tmp_path / "_config.yml").read_text(encoding="utf-8")
+    (tmp_path / "_config.yml").write_text(config.replace(before, "someone/else"), encoding="utf-8")
+    changed = links.relink(tmp_path)
+    assert links.cited(tmp_path) == "someone/else"
+    assert {path.name for path in changed} >= {"README.md", "CITATION.cff", "CONTRIBUTING.md"}
+    assert [p.name for p in tmp_path.rglob("*.*") if before.encode() in p.read_bytes()] == []
+
+
+# --- versions ---------------------------------------------------------------------------------
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\d+\.\d+\.\d+) \((\d{4}-\d\d-\d\d)\)", changelog, re.MULTILINE)
+    assert newest is not None
+    assert citation["version"] == newest[1] == PROJECT["version"]
+    assert str(citation["date-released"]) == newest[2]
+
+
+def test_the_citation_names_the_report_and_atlas() -> None:
+    references = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["references"]
+    assert [r["year"] for r in references] == [2018, 2018, 2022]
+    assert {r.get("doi") for r in references} == {None, "10.1038/sdata.2018.11",
+                                                  "10.1038/s41597-022-01401-7"}  # fmt: skip
+
+
+def test_every_direct_dependency_is_pinned_and_fits() -> None:
+    listed = PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), [])
+    for requirement in map(Requirement, listed):
+        version = pins().get(canonicalize_name(requirement.name))
+        assert version is not None, f"{requirement.name} is not in constraints.txt"
+        assert requirement.specifier.contains(version), f"{requirement} against {version}"
+
+
+def test_constraints_are_plain_exact_versions() -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert pins()["torch"] == "2.13.0"
+    assert re.findall(r"://|^-|\+|^(?:nvidia|triton)", text, re.MULTILINE) == []
+
+
+def test_this_environment_is_the_pinned_one() -> None:
+    """The checks say something about the versions that they ran with."""
+    other = {}
+    for name in {Requirement(text).name for text in PROJECT["dependencies"]}:
+        version = importlib.metadata.version(name).split("+")[0]
+        if version != pins()[canonicalize_name(name)]:
+            other[name] = version
+    assert other == {}
+
+
+def test_the_library_has_floors_and_no_ceilings() -> None:
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        assert {s.operator for s in requirement.specifier} == {">="}, str(requirement)
+
+
+def test_pre_commit_has_the_same_ruff() -> None:
+    text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"ruff==([\d.]+)", text)) == {pins()["ruff"]}
+
+
+def test_conda_installs_the_same() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert environment["dependencies"][-1]["pip"] == ["-c constraints.txt", "-e .[book,test]"]
+
+
+# --- what the files promise -------------------------------------------------------------------
+
+
+def test_make_help_lists_every_target() -> None:
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY: (.*)", make, re.MULTILINE)
+    assert phony is not None
+    out = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(re.findall(r"^make (\w+) +\S", out.stdout, re.MULTILINE)) == set(phony[1].split())
+
+
+def test_texts_name_only_targets_that_exist() -> None:
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^(\w+):", make, re.MULTILINE))
+    texts = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md"]
+    for path in (*texts, *(ROOT / "book").glob("*.ipynb")):
+        named = re.findall(r"(?:`|^|\\n)make (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(named) <= targets, path.name
+
+
+def test_the_checks_start_by_themselves() -> None:
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_relative_links_lead_somewhere() -> None:
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
+            assert (ROOT / name).parent.joinpath(target).exists(), f"{name} links to {target}"
+
+
+def test_the_readme_example_runs(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert code is not None
+    assert len([line for line in code[1].splitlines() if line.strip()]) <= 10
+    subprocess.run([sys.executable, "-c", code[1]], cwd=tmp_path, check=True)
+    assert (tmp_path / "lesion.nii.gz").is_file()
+
+
+# --- the wheel --------------------------------------------------------------------------------
+
+IMPORT_ALL = """
+import importlib, pkgutil, atlaslib
+names = [module.name for module in pkgutil.walk_packages(atlaslib.__path__, "atlaslib.")]
+for name in names:
+    importlib.import_module(name)
+for name in atlaslib.__all__:
+    getattr(atlaslib, name)
+print(*names)
+"""
+
+
+@pytest.mark.wheel
+def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
+    """Takes a minute or more: a new environment, with all that the library requires."""
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "empty", with_pip=True)
+    python = str(tmp_path / "empty" / "bin" / "python")
+    install = [python, "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt")]
+    subprocess.run([*install, str(wheel)], check=True)
+    run = subprocess.run(
+        [python, "-c", IMPORT_ALL], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    sources = [p for p in (ROOT / "atlaslib").rglob("*.py") if p.name != "__init__.py"]
+    packages = [p for p in (ROOT / "atlaslib").rglob("*/__init__.py")]
+    assert len(run.stdout.split()) == len(sources) + len(packages)
+    help_text = subprocess.run(
+        [python, "-m", "atlaslib", "--help"], cwd=tmp_path, check=True, capture_output=True
+    )
+    assert b"synth" in help_text.stdout
