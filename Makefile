@@ -53,11 +53,13 @@ format: $(VENV)/test.stamp ## let ruff mend style
 constraints: ## renew constraints.txt from what pip finds today
 	@$(PYTHON) -m venv --clear _build/pins
 	@_build/pins/bin/python -m pip install ".[book,test,bench]"
-	@{ sed -n '/^#/p' constraints.txt; _build/pins/bin/python -m pip freeze --all \
-		--exclude pip --exclude atlaslib | sed 's/+.*//' | grep -Eiv '^(nvidia|cuda|triton)'; \
-		} > _build/constraints.txt
+	@_build/pins/bin/python -m pip freeze --all --exclude pip --exclude atlaslib \
+		| sed 's/+.*//' | grep -Eiv '^(nvidia|cuda|triton)' > _build/pins.txt
+# what only another platform or Python installs keeps its old pin
+	@{ sed -n '/^#/p' constraints.txt; sed '/^#/d' constraints.txt | cat _build/pins.txt - \
+		| awk -F== '!seen[tolower($$1)]++' | sort -f; } > _build/constraints.txt
 	@mv _build/constraints.txt constraints.txt
-	@rm -r _build/pins; git diff --stat constraints.txt
+	@rm -r _build/pins _build/pins.txt; git diff --stat constraints.txt
 
 clean: ## remove the environment and the built book; data and finished runs stay
 	@rm -rf $(VENV) _build build dist *.egg-info

@@ -31,6 +31,13 @@ class Effect(NamedTuple):
     high: float
     subjects: int | None = None  # that were resampled; None: nothing was, the value is a count
 
+    def __str__(self) -> str:
+        """For people: ``0.120 [0.051, 0.190]``; without an interval the value alone."""
+        if self.subjects is None:
+            return f"{self.value:.2f}"
+        text = f"{self.value:.3f} [{self.low:.3f},\N{NO-BREAK SPACE}{self.high:.3f}]"
+        return text.replace("-", "\N{MINUS SIGN}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
@@ -202,13 +209,15 @@ def verdicts(effects: Mapping[str, Effect]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        claim, statement, verdict, value, low, high, subjects, rule, comparison, margin.
+        claim, statement, verdict, effect (the next three, for people), value, low, high,
+        subjects, rule, comparison, margin.
     """
     rows = []
     for claim in CLAIMS:
         effect = effects.get(claim.key)
         shown = effect if effect is not None else Effect(np.nan, np.nan, np.nan)
         told = {"claim": claim.key, "statement": claim.statement, "verdict": claim.verdict(effect)}
+        told["effect"] = "" if effect is None else str(effect)
         used = {"rule": claim.rule, "comparison": claim.comparison, "margin": claim.margin}
         rows.append(told | shown._asdict() | used)
     return pd.DataFrame(rows).astype({"subjects": "Int64"})

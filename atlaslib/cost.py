@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from atlaslib.evaluation import best_device
 from atlaslib.models import build_model, count_parameters
-from atlaslib.recipes import Recipe, shrunk_size
+from atlaslib.recipes import Recipe
 
 _BYTES = 4  # of a float32 number
 _COPIES = 4  # of each parameter: itself, its gradient, and Adam's two running means
@@ -84,10 +83,10 @@ def step_cost(recipe: Recipe, steps: int = 3) -> dict[str, float]:
 
 def _measure(recipe: Recipe, steps: int) -> tuple[float, float]:
     """Median seconds of a step, and bytes."""
-    device = best_device()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(recipe.model, **recipe.model_options()).to(device).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
-    x = torch.rand(recipe.batch_size, 1, *shrunk_size(recipe.downsample), device=device)
+    x = torch.rand(recipe.batch_size, 1, *recipe.input_size(), device=device)
     y = (x > 0.99).float()  # a target of the right shape: the arithmetic is what is timed
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

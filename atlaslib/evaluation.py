@@ -14,7 +14,7 @@ from torch import nn
 
 from atlaslib.cohort import Cohort, DataError, Scan
 from atlaslib.metrics import bootstrap_mean, dice_by_slice, pooled_dice
-from atlaslib.recipes import shrunk_size
+from atlaslib.recipes import Recipe
 from atlaslib.runs import Run
 from atlaslib.slices import (
     SLICE,
@@ -36,36 +36,52 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def shrink(images: torch.Tensor, factor: int) -> torch.Tensor:
-    """(N, 1, 232, 196) to the size that a model at 1/factor sees, by averaging blocks of pixels.
+def fast_layout(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model on the device, channels last in memory: two to three times as fast on a CPU."""
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    The slice is first padded with zeros at the bottom and right so that the result's rows and
-    columns divide by 4.
+
+# First row and column of the recipe's window of 184 x 152 pixels: it holds the MNI152 brain, which
+# spans rows 25 to 205 and columns 26 to 170.
+WINDOW = (23, 22)
+NO_LESION = -20.0  # the logit given to what lies outside the window
+
+
+def shrink(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """(N, 1, 232, 196) to what the recipe's model sees, (N, 1, *recipe.input_size()).
+
+    The window is cut out, padded with zeros at the bottom and right, and blocks of
+    downsample x downsample pixels are averaged.
     """
-    if factor == 1:
-        return images
-    rows, columns = (n * factor for n in shrunk_size(factor))
+    if recipe.window:
+        images = images[..., WINDOW[0] : WINDOW[0] + 184, WINDOW[1] : WINDOW[1] + 152]
+    rows, columns = (n * recipe.downsample for n in recipe.input_size())
     padded = F.pad(images, (0, columns - images.shape[-1], 0, rows - images.shape[-2]))
-    return F.avg_pool2d(padded, factor)
+    return F.avg_pool2d(padded, recipe.downsample)
 
 
-def grow(logits: torch.Tensor, factor: int) -> torch.Tensor:
+def grow(logits: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     """The way back, bilinear, to (N, 1, 232, 196)."""
-    if factor == 1:
-        return logits
-    full = F.interpolate(logits, scale_factor=factor, mode="bilinear", align_corners=False)
-    return full[..., : SLICE[0], : SLICE[1]]
+    if recipe.downsample > 1:
+        logits = F.interpolate(
+            logits, scale_factor=recipe.downsample, mode="bilinear", align_corners=False
+        )
+    if not recipe.window:
+        return logits[..., : SLICE[0], : SLICE[1]]
+    above, left = WINDOW
+    below, right = SLICE[0] - above - 184, SLICE[1] - left - 152
+    return F.pad(logits[..., :184, :152], (left, right, above, below), value=NO_LESION)
 
 
 @torch.inference_mode()
-def slice_logits(model: nn.Module, images: torch.Tensor, downsample: int) -> torch.Tensor:
+def slice_logits(model: nn.Module, images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     """Logits of a scan at full resolution.
 
     Parameters
     ----------
     model : torch.nn.Module in evaluation mode, on the device of ``images``
     images : (n, 232, 196) uint8
-    downsample : int, as in the recipe
+    recipe : Recipe, for the window and the resolution that the model sees
 
     Returns
     -------
@@ -73,8 +89,8 @@ def slice_logits(model: nn.Module, images: torch.Tensor, downsample: int) -> tor
     """
     parts = []
     for batch in images.split(_AT_ONCE):
-        x = shrink(batch.unsqueeze(1).float() / 255, downsample)
-        parts.append(grow(model(x).float(), downsample).squeeze(1))
+        x = shrink(batch.unsqueeze(1).float() / 255, recipe)
+        parts.append(grow(model(x).float(), recipe).squeeze(1))
     return torch.cat(parts)
 
 
@@ -124,13 +140,13 @@ def evaluate(run: Run, cohort: Cohort, progress: bool = True) -> pd.DataFrame:
         weight). Everything is counted at full resolution over all 189 slices.
     """
     device = best_device()
-    model = run.model().to(device, memory_format=torch.channels_last)
+    model = fast_layout(run.model(), device)
     slices = SliceDataset(cohort, progress=progress)
     parts = {s: part for part, names in run.provenance["split"].items() for s in names}
     rows = []
     for position, scan in enumerate(cohort):
         images, masks = (x.to(device) for x in slices.scan(position))
-        logits = slice_logits(model, images, run.recipe.downsample)
+        logits = slice_logits(model, images, run.recipe)
         row = {"subject": scan.subject, "session": scan.session, "site": scan.site}
         row["part"] = parts.get(scan.subject, "new")
         values = score(logits, masks, run.recipe.pos_weight)
@@ -186,7 +202,7 @@ def probabilities(run: Run, scan: Scan | str | os.PathLike[str]) -> np.ndarray:
         raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     device = best_device()
     images = torch.from_numpy(np.ascontiguousarray(to_slices(levels))).to(device)
-    logits = slice_logits(run.model().to(device), images, run.recipe.downsample)
+    logits = slice_logits(fast_layout(run.model(), device), images, run.recipe)
     return logits.sigmoid().cpu().numpy()
 
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike, NDArray
+from pandas.io.formats.style import Styler
 
 # Okabe and Ito's palette: told apart with every common kind of colour blindness
 COLOURS = {
@@ -323,6 +324,26 @@ def plot_scores(table: pd.DataFrame, label: str, value: str) -> Figure:
 # Preface, chapters 4 and 5: the claims, the tuning and the results
 
 
+def tidy(table: pd.DataFrame) -> Styler:
+    """A table for the page: no index, numbers to three digits, long text wrapped.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Shown whole, so it should be short.
+    """
+    style = table.style.hide(axis="index").format(_short)
+    return style.set_table_attributes('class="dataframe"')
+
+
+def _short(value: object) -> str:
+    if value is None or value is pd.NA:
+        return "–"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def plot_verdicts(table: pd.DataFrame) -> Figure:
     """The effect of each tested claim with its interval, and the margin of its rule as a bar.
 
@@ -415,7 +436,10 @@ def plot_dice_by_volume(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def _plain_log(axis: Axes) -> None:
-    """Ticks at 0.01, 0.03, 0.1, ... written in full, not as powers of ten."""
+    """At least a factor of ten; ticks at 0.01, 0.03, 0.1, ... written in full."""
+    low, high = axis.get_xlim()
+    spread = max(1.0, (10 * low / high) ** 0.5)
+    axis.set_xlim(low / spread, high * spread)
     axis.xaxis.set_minor_locator(LogLocator(subs=(3,)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("{x:g}")

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from atlaslib import phantom
-from atlaslib.phantom import (
+from atlaslib import anatomy
+from atlaslib.anatomy import (
     BRAINSTEM,
     CEREBELLUM,
     CORTEX,
@@ -61,6 +61,10 @@ class Infarct:
         """Of the ball of the same volume, in mm."""
         return float((3 * self.volume / (4 * np.pi)) ** (1 / 3))
 
+    def grown(self, factor: float) -> Infarct:
+        """The same lesion, `factor` times as large."""
+        return replace(self, volume=max(1, round(self.volume * factor)))
+
 
 def volumes(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
     """Total lesion volumes of `count` subjects, one from each of `count` strata, shuffled."""
@@ -75,7 +79,7 @@ def numbers(rng: np.random.Generator, totals: NDArray[np.int64]) -> NDArray[np.i
     edges = np.cumsum(NUMBER_SHARES)
     ranks = (np.arange(len(totals)) + 0.5) / len(totals)
     drawn = 1 + np.searchsorted(edges, ranks, side="right")
-    return np.asarray(np.minimum(rng.permutation(drawn), np.maximum(totals // 100, 1)))
+    return np.asarray(np.minimum(rng.permutation(drawn), np.maximum(totals // 120, 1)))
 
 
 def plan(rng: np.random.Generator, total: int, number: int, side: int) -> tuple[Infarct, ...]:
@@ -127,7 +131,7 @@ def _one(rng: np.random.Generator, volume: int, side: int) -> Infarct:
     axes = axes * np.exp(rng.normal(0, 0.2, 3))
     axes = axes / np.prod(axes) ** (1 / 3)
     cavity = float(np.clip(rng.beta(3, 1.6), 0.1, 1))
-    solid = bool(rng.random() < 0.6)
+    solid = bool(rng.random() < 0.72)
     return Infarct(volume, kind, side, tuple(place), tuple(axes), cavity, solid)
 
 
@@ -151,8 +155,8 @@ def _territory(
 @lru_cache(maxsize=8)
 def _candidates(kind: str) -> NDArray[np.int64]:
     """Template voxels where a lesion of this kind may have its centre."""
-    maps = phantom.template()
-    x, y, z = phantom.millimetres()
+    maps = anatomy.template()
+    x, y, z = anatomy.millimetres()
     side = np.abs(x)
     region, depth = maps.region, maps.depth
     if kind == "subcortical":
@@ -165,19 +169,6 @@ def _candidates(kind: str) -> NDArray[np.int64]:
     else:
         chosen = (region == CEREBELLUM) & (side > 10) & (depth > 6)
     return np.argwhere(chosen)
-
-
-def centre_in_subject(field: Float, centre: tuple[float, float, float]) -> NDArray[np.float64]:
-    """The subject's voxel that shows the template's voxel `centre` (a fixed point)."""
-    goal = np.asarray(centre)
-    point = goal.copy()
-    for _ in range(4):
-        shift = [
-            ndimage.map_coordinates(part, (point / phantom.STEP)[:, None], order=1, mode="nearest")
-            for part in field
-        ]
-        point = goal - np.ravel(shift)
-    return point
 
 
 @dataclass(frozen=True)
@@ -200,18 +191,18 @@ def carve(
     ----------
     rng : numpy.random.Generator
     lesion : Infarct
-    field : ndarray, (3, *phantom.NODES)
+    field : ndarray, (3, *anatomy.NODES)
         The subject's displacement.
     taken : ndarray of bool, (197, 233, 189)
         Voxels of this subject's earlier lesions and their surroundings, which stay free.
     """
-    middle = centre_in_subject(field, lesion.centre)
+    middle = anatomy.centre_in_subject(field, lesion.centre)
     reach = 1.5 * lesion.radius * max(lesion.axes) + 6
     state = rng.bit_generator.state
     while True:
         rng.bit_generator.state = state  # a larger box must not change the shape
         box = _box(middle, reach)
-        where = phantom.places(field, box)
+        where = anatomy.places(field, box)
         score, bed = _score(rng, lesion, where)
         free = bed & ~taken[box]
         whole = all(r.stop - r.start == size for r, size in zip(box, SHAPE, strict=True))
@@ -247,9 +238,11 @@ def _score(
     rng: np.random.Generator, lesion: Infarct, where: Float
 ) -> tuple[Float, NDArray[np.bool_]]:
     """A rugged distance from the centre (mm), and the tissue where this lesion may be."""
-    nearest = [np.clip(np.rint(w), 0, n - 1).astype(np.intp) for w, n in zip(where, SHAPE)]
+    nearest = [
+        np.clip(np.rint(w), 0, n - 1).astype(np.intp) for w, n in zip(where, SHAPE, strict=True)
+    ]
     flat = np.ravel_multi_index(nearest, SHAPE)
-    region = phantom.template().region.ravel()[flat]
+    region = anatomy.template().region.ravel()[flat]
     tissue = (region != OUTSIDE) & (region != VENTRICLE)
     below = (region == BRAINSTEM) | (region == CEREBELLUM)
     home = {"brainstem": BRAINSTEM, "cerebellum": CEREBELLUM}.get(lesion.kind)
@@ -264,13 +257,13 @@ def _score(
         arm = sum(np.float32(turn[i, j]) * away[j] for j in range(3))
         squared += (arm / np.float32(lesion.axes[i])) ** 2
     size = lesion.radius
-    rugged = 0.24 * phantom.noise_at(rng, where, max(1.2 * size, 4))
-    rugged += 0.14 * phantom.noise_at(rng, where, max(0.5 * size, 3))
+    rugged = 0.24 * anatomy.noise_at(rng, where, max(1.2 * size, 4))
+    rugged += 0.14 * anatomy.noise_at(rng, where, max(0.5 * size, 3))
     if size > 8:
-        rugged += 0.07 * phantom.noise_at(rng, where, max(0.2 * size, 4))  # about a gyrus wide
+        rugged += 0.07 * anatomy.noise_at(rng, where, max(0.2 * size, 4))  # about a gyrus wide
     score = np.sqrt(squared) * np.clip(1 + rugged, 0.4, None)
     if lesion.kind in ("cortical", "territory"):
-        depth = phantom.template().depth.ravel()[flat]
+        depth = anatomy.template().depth.ravel()[flat]
         score *= 1 + np.maximum(depth.astype(np.float32) - 22, 0) / 60  # wide at the surface
     if lesion.kind == "subcortical":
         score *= np.where(region == CORTEX, np.float32(1.5), np.float32(1))
@@ -318,10 +311,11 @@ def stain(
     rng: np.random.Generator, image: Float, lesion: Infarct, carved: Carved, fluid: float
 ) -> None:
     """Paint the lesion into the (warped, unblurred) image: fluid core, rim, faint halo."""
+    carved = _trim(carved, 8)
     radius = np.float32(lesion.radius)
     inside = carved.inside
-    rough = phantom.noise_at(rng, carved.places, max(0.4 * float(radius), 2.5))
-    fine = phantom.noise_at(rng, carved.places, 3.0)
+    rough = anatomy.noise_at(rng, carved.places, max(0.4 * float(radius), 2.5))
+    fine = anatomy.noise_at(rng, carved.places, 3.0)
     rim = (1 - np.float32(lesion.cavity)) * radius * 0.75 + np.float32(0.6)
     deep = inside - rim + rough * np.float32(0.16) * radius
     core = np.clip(0.5 + deep / 1.2, 0, 1)
@@ -330,7 +324,7 @@ def stain(
     middle = np.clip(0.5 + 0.12 * rough + 0.06 * fine, 0.25, 0.8)
     weight = np.where(inside > -0.5, edge * middle, 0)
     weight = np.maximum(weight, 0.22 * halo)
-    threads = phantom.noise_at(rng, carved.places, 9.0)
+    threads = anatomy.noise_at(rng, carved.places, 9.0)
     # strands of scarred tissue cross the larger cavities
     strands = np.clip(1 - np.abs(threads) / 0.2, 0, 1) * np.clip(radius / 40, 0, 0.35)
     weight = np.maximum(weight, core * (np.float32(0.95) + 0.03 * rough - strands))
@@ -340,9 +334,20 @@ def stain(
     image[carved.box] += weight * np.minimum(np.float32(fluid) - image[carved.box], 0)
 
 
-def again(lesion: Infarct, growth: float) -> Infarct:
-    """The same lesion at a second session, `growth` times as large."""
-    return replace(lesion, volume=max(1, round(lesion.volume * growth)))
-
-
-__all__ = ["DEEP", "Carved", "Infarct", "carve", "plan", "stain", "volumes"]
+def _trim(carved: Carved, margin: int) -> Carved:
+    """The same with the box cut down to the lesion and a margin (voxels) around it."""
+    found = ndimage.find_objects(carved.mask.astype(np.uint8))[0]
+    inner = tuple(
+        slice(max(0, r.start - margin), min(size, r.stop + margin))
+        for r, size in zip(found, carved.mask.shape, strict=True)
+    )
+    moved = [
+        slice(b.start + r.start, b.start + r.stop) for b, r in zip(carved.box, inner, strict=True)
+    ]
+    return Carved(
+        (moved[0], moved[1], moved[2]),
+        carved.mask[inner],
+        carved.inside[inner],
+        carved.places[:, *inner],
+        carved.bed[inner],
+    )

@@ -128,13 +128,15 @@ def execute(root: Path, page: str, parameters: dict[str, str], watch: Clock) -> 
             parameters=parameters,
             engine_name="watched",
             kernel_name="python3",
+            language="python",
             progress_bar=False,
             cwd="book",
             # the kernel tells every reader that it talks over unencrypted loopback sockets
             extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
     except papermill.PapermillExecutionError as fault:
-        place = f"cell {fault.cell_index + 1} (In [{fault.exec_count}])"
+        # counted from nought, but with papermill's own cell of parameters before it
+        place = f"cell {fault.cell_index} (In [{fault.exec_count}])"
         error = f"{place}: {fault.ename}: {fault.evalue}"
     except Exception as fault:  # a dead kernel, a notebook that cannot be read
         error = f"stopped by {type(fault).__name__}: {fault}"
@@ -186,7 +188,7 @@ def run(root: Path, page: str, parameters: dict[str, str], label: str) -> tuple[
     try:
         error = execute(root, page, parameters, watch)
     finally:
-        watch.close("FAILED" if error else "done")
+        watch.close({"": "done", "stopped": "stopped"}.get(error, "FAILED"))
     for line in pages.complaints(nbformat.read(pages.executed(root, page), as_version=4)):
         print(f"    warning in {page}.ipynb, {line}")
     if error:

@@ -92,7 +92,7 @@ def for_the_page(notebook: NotebookNode, error: str, origin: str) -> NotebookNod
         kept.append(cell)
     notebook.cells = kept
     if error:
-        text = f":::{{error}}\nThis chapter failed when it was last run: {error}\n:::"
+        text = f":::{{error}}\nThis chapter failed in its last run:\n```text\n{error}\n```\n:::"
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(text, id="failed"))
     foot = nbformat.v4.new_markdown_cell(f":::{{div}} provenance\n{origin}\n:::", id="origin")
     notebook.cells.append(foot)

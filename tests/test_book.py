@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import pkgutil
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import links
 import nbformat
+import pages
 import pytest
 from nbformat import NotebookNode
 
 import atlaslib
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "book"))
-
-import links  # noqa: E402  (book/ is a folder of scripts, not a package)
-import pages  # noqa: E402
-
 NOTEBOOKS = [f"{page}.ipynb" for page in pages.notebooks(ROOT)]
 UNCHECKED = "nbval-ignore-output"
 PARAMETERS = """\
 import os
+
 profile = os.environ.get("ATLASLIB_PROFILE", "quick")  # smoke, quick or paper
 data_dir = os.environ.get("ATLASLIB_DATA", "")  # "": the synthetic cohort, made on first use"""
 BOOTSTRAP = """\
@@ -64,15 +62,22 @@ def loose_cells(notebook: NotebookNode) -> list[str]:
     return found
 
 
+def shown(cell: NotebookNode) -> str:
+    """The source of the expression whose value a code cell shows; "" if it shows none."""
+    if cell.cell_type != "code":
+        return ""
+    statements = ast.parse(re.sub(r"^( *)[%!].*", r"\1pass", cell.source, flags=re.MULTILINE)).body
+    last = statements[-1] if statements else None
+    return ast.unparse(last) if isinstance(last, ast.Expr) else ""
+
+
 def wordless_figures(notebook: NotebookNode) -> list[str]:
-    """Cells that end in a figure and have no alternative text worth the name."""
+    """Cells that show a figure and have no alternative text worth the name."""
     found = []
     for number, cell in enumerate(notebook.cells, 1):
-        last = cell.source.strip().splitlines()[-1:] if cell.cell_type == "code" else []
-        draws = bool(last) and "figure" in last[0] or "plot_" in "".join(last)
         alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
-        if draws and "=" not in last[0].split("(")[0] and len(alt.split()) < 4:
-            found.append(f"cell {number}: a figure without alternative text: {last[0]}")
+        if re.search(r"\bplot_\w+\(|\bfig(ure)?$", shown(cell)) and len(alt.split()) < 4:
+            found.append(f"cell {number}: a figure without alternative text")
     return found
 
 

@@ -85,6 +85,12 @@ def test_every_claim_has_a_row_and_the_untested_say_so():
     assert set(words.drop("C1")) == {"not yet tested"}
 
 
+def test_effect_is_written_with_its_interval_if_it_has_one():
+    text = str(Effect(0.12, -0.051, 0.19, 12))
+    assert text == "0.120 [\N{MINUS SIGN}0.051,\N{NO-BREAK SPACE}0.190]"
+    assert str(Effect(0.4, 0.4, 0.4)) == "0.40"
+
+
 def test_tuning_compares_what_the_paper_did(monkeypatch):
     seen = {}
 

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from conftest import save
 
 from atlaslib import DataError, dice, evaluate, predict, recipe, summary, train
-from atlaslib.evaluation import grow, probabilities, score, shrink
-from atlaslib.slices import read_scan, to_slices
+from atlaslib.evaluation import WINDOW, grow, probabilities, score, shrink
+from atlaslib.slices import brain_mask, read_scan, to_slices
 
 
 @pytest.fixture(scope="module")
 def run(cohort):
-    return train(recipe("baseline", "smoke", epochs=12, learning_rate=0.02), cohort, progress=False)
+    return train(recipe("baseline", "smoke", epochs=12, learning_rate=0.01), cohort, progress=False)
 
 
 def test_scores_by_hand():
@@ -33,15 +33,25 @@ def test_scores_by_hand():
     assert row["loss"] == pytest.approx(heavy.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("factor", [1, 2, 4])
-def test_shrink_and_grow_keep_place(factor):
+@pytest.mark.parametrize("window", [False, True])
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+def test_shrink_and_grow_keep_place(factor, window):
+    chosen = recipe("baseline", "paper", downsample=factor, window=window)
     image = torch.zeros(1, 1, 232, 196)
     image[..., 100:140, 60:100] = 1
-    small = shrink(image, factor)
-    assert small.shape[-2] % 4 == small.shape[-1] % 4 == 0
-    back = grow(small, factor)
+    small = shrink(image, chosen)
+    assert small.shape[-2:] == chosen.input_size()
+    back = grow(small, chosen)
     assert back.shape == image.shape
     assert dice(back > 0.5, image) > 0.97
+
+
+def test_window_holds_the_brain():
+    rows, columns = to_slices(brain_mask()).any(0).nonzero()
+    assert WINDOW[0] < rows.min()
+    assert rows.max() < WINDOW[0] + 184
+    assert WINDOW[1] < columns.min()
+    assert columns.max() < WINDOW[1] + 152
 
 
 def test_table_agrees_with_the_predicted_mask(run, cohort):

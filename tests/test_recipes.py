@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atlaslib import recipe
-from atlaslib.recipes import PROFILES, departures, parse_changes, shrunk_size
+from atlaslib.recipes import PROFILES, departures, parse_changes
 
 
 def test_paper_profile_is_the_papers():
@@ -25,7 +25,7 @@ def test_quick_departures_all_have_a_reason():
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_sizes_divide_by_four(profile):
-    rows, columns = shrunk_size(recipe("baseline", profile).downsample)
+    rows, columns = recipe("baseline", profile).input_size()
     assert rows % 4 == columns % 4 == 0
 
 

@@ -1,0 +1,259 @@
+"""The template's anatomy, and the smooth fields that turn it into one person's: arrays, no files.
+
+The maps come from the MNI152 T1 template (Fonov et al. 2011) that nilearn ships. Displacements
+pull back: the subject's voxel p shows the template's voxel p + D(p). They and all other smooth
+fields are kept at nodes every 4 voxels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Float = NDArray[np.float32]
+Box = tuple[slice, slice, slice]
+
+SHAPE = (197, 233, 189)
+ORIGIN = (-98, -134, -72)  # mm of voxel (0, 0, 0): the grid is 1 mm, RAS
+STEP = 4  # voxels between the nodes of every smooth field
+NODES = tuple((size - 1) // STEP + 2 for size in SHAPE)
+OUTSIDE, CORTEX, WHITE, DEEP, VENTRICLE, BRAINSTEM, CEREBELLUM = range(7)
+TILE = 96  # voxels after which the noise texture repeats
+
+
+@dataclass(frozen=True)
+class Template:
+    """Maps of the MNI152 template on its 1 mm grid, except where noted."""
+
+    t1: NDArray[np.uint8]  # 0..255, zero outside the brain
+    region: NDArray[np.uint8]  # OUTSIDE, CORTEX, ...
+    depth: NDArray[np.uint8]  # mm below the brain's outer surface
+    shell: NDArray[np.uint8]  # quarter mm outside the brain's smooth hull; 255 is air
+    within: NDArray[np.intp]  # flat indices of the brain
+    around: NDArray[np.intp]  # flat indices of skull and scalp
+    lining: NDArray[np.uint8]  # 0..255: white matter close to the ventricles' horns
+    inner: Float  # 1 in the brain, falling to 0 in the scalp, at the nodes
+    vent_distance: Float  # signed mm to the lateral ventricles, at the nodes
+    vent_normal: Float  # (3, *nodes) unit vectors away from the ventricles
+
+
+def millimetres() -> tuple[Float, Float, Float]:
+    """MNI coordinates of the voxels' rows along x, y and z, shaped to broadcast."""
+    x, y, z = (np.arange(n, dtype=np.float32) + o for n, o in zip(SHAPE, ORIGIN, strict=True))
+    return x[:, None, None], y[None, :, None], z[None, None, :]
+
+
+@lru_cache(maxsize=1)
+def template() -> Template:
+    """The template and what follows from it alone; some seconds, once per process."""
+    # here, not above: nilearn takes seconds to import and only this function needs it
+    from nilearn import datasets
+
+    t1, grey, white, mask = (
+        np.asarray(load(resolution=1).dataobj, dtype=np.float32)
+        for load in (
+            datasets.load_mni152_template,
+            datasets.load_mni152_gm_template,
+            datasets.load_mni152_wm_template,
+            datasets.load_mni152_brain_mask,
+        )
+    )
+    brain = mask > 0
+    depth = ndimage.distance_transform_edt(brain).astype(np.float32)
+    region = _regions(t1, grey >= white, brain, depth)
+    signed, normal = _ventricle_field(region == VENTRICLE)
+    lining = white * np.exp(-np.maximum(spread(signed), 0) / 5) * _horns()
+    shell = _shell(brain)
+    shell[_face()] = 255
+    shell[brain] = 0
+    nodes = np.ix_(
+        *[np.minimum(np.arange(n) * STEP, s - 1) for n, s in zip(NODES, SHAPE, strict=True)]
+    )
+    return Template(
+        t1=np.rint(t1 * 255).astype(np.uint8) * brain,
+        region=region,
+        depth=np.minimum(depth, 255).astype(np.uint8),
+        shell=shell,
+        within=np.flatnonzero(brain),
+        around=np.flatnonzero(~brain & (shell < 90)),
+        lining=np.rint(np.clip(lining, 0, 1) * 255).astype(np.uint8),
+        inner=np.exp(shell[nodes] / np.float32(-20)),
+        vent_distance=signed,
+        vent_normal=normal,
+    )
+
+
+def _regions(
+    t1: Float, greyer: NDArray[np.bool_], brain: NDArray[np.bool_], depth: Float
+) -> NDArray[np.uint8]:
+    """Coarse anatomy from tissue and MNI coordinates: enough to place a lesion."""
+    x, y, z = millimetres()
+    side = np.abs(x)
+    region = np.where(greyer, CORTEX, WHITE).astype(np.uint8)
+    region[(side < 33) & (y > -32) & (y < 24) & (z > -10) & (z < 22) & (depth > 22)] = DEEP
+    stem = (side < np.where(z > -20, 15, 18)) & (y > -44) & (y < -12) & (z < -6)
+    region[(z < -3 - 0.45 * side) & (y < -34) & ~stem] = CEREBELLUM
+    region[stem] = BRAINSTEM
+    inner = (side < 34) & (y > -50) & (y < 38) & (z > -14) & (z < 32) & (depth > 12)
+    inner = inner & ((side < 25) | (y < -22)) & ~((y < -30) & (z < 6) & (side < 12))
+    fluid = (t1 < 0.45) & inner
+    parts, count = ndimage.label(fluid)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    region[np.isin(parts, np.flatnonzero(sizes > 300))] = VENTRICLE
+    region[~brain] = OUTSIDE
+    return region
+
+
+def _horns() -> Float:
+    """Weight along y: white matter suffers most at the frontal and occipital horns."""
+    _, y, _ = millimetres()
+    front = np.exp(-(((y - 30) / 12) ** 2))
+    back = np.exp(-(((y + 48) / 14) ** 2))
+    return np.asarray(0.35 + front + back, dtype=np.float32)
+
+
+def _ventricle_field(ventricle: NDArray[np.bool_]) -> tuple[Float, Float]:
+    """Signed distance to the ventricles and its smoothed gradient, both at the nodes."""
+    coarse = ventricle[::2, ::2, ::2]
+    signed = ndimage.distance_transform_edt(~coarse) - ndimage.distance_transform_edt(coarse)
+    smooth = ndimage.gaussian_filter(2 * signed, 1.5)
+    gradient = np.stack(np.gradient(smooth, 2.0))
+    nodes = [
+        np.minimum(np.arange(n) * STEP // 2, s - 1)
+        for n, s in zip(NODES, coarse.shape, strict=True)
+    ]
+    picked = np.ix_(*nodes)
+    return smooth[picked].astype(np.float32), gradient[:, *picked].astype(np.float32)
+
+
+def _shell(brain: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Distance outside the brain's smooth hull: skulls do not follow the sulci."""
+    coarse = np.pad(brain[::2, ::2, ::2].astype(np.float32), 12, mode="edge")
+    hull = (ndimage.gaussian_filter(coarse, 4) > 0.45) | (coarse > 0)
+    distance = ndimage.distance_transform_edt(~hull)[12:-12, 12:-12, 12:-12] * 2.0
+    grown = _linear(distance.astype(np.float32), [np.arange(size) / 2 for size in SHAPE])
+    return np.minimum(grown * 4, 255).astype(np.uint8)
+
+
+def _face() -> NDArray[np.bool_]:
+    """What ATLAS removed before sharing its scans."""
+    _, y, z = millimetres()
+    return np.broadcast_to((z < -24 + 0.6 * (y - 45)) & (y > -20), SHAPE)
+
+
+def _linear(values: Float, places: list[NDArray[np.float64]]) -> Float:
+    """Linear interpolation along the last three axes; plain sums, so the bits never vary."""
+    for axis, place in enumerate(places, start=values.ndim - 3):
+        low = np.minimum(place.astype(np.intp), values.shape[axis] - 2)
+        shape = [1] * values.ndim
+        shape[axis] = -1
+        share = (place - low).astype(np.float32).reshape(shape)
+        first = np.take(values, low, axis=axis)
+        values = first + share * (np.take(values, low + 1, axis=axis) - first)
+    return values
+
+
+def spread(field: Float, box: Box | None = None) -> Float:
+    """A field given at the nodes, (..., *NODES), at every voxel of the box (or of the grid)."""
+    ranges = box or tuple(slice(0, size) for size in SHAPE)
+    return _linear(field, [np.arange(r.start, r.stop) / STEP for r in ranges])
+
+
+def smooth_field(rng: np.random.Generator, width: float, channels: int = 1) -> Float:
+    """Gaussian noise of unit variance at the nodes, smooth over `width` mm: (channels, *NODES)."""
+    raw = rng.standard_normal((channels, *NODES), dtype=np.float32)
+    sigma = width / STEP
+    soft = ndimage.gaussian_filter(raw, (0, sigma, sigma, sigma), mode="wrap", truncate=3)
+    return np.asarray(soft / soft.std(), dtype=np.float32)
+
+
+@lru_cache(maxsize=2)
+def texture(feature: int) -> Float:
+    """A cube of smooth noise, unit variance, that tiles space; `feature` is in its voxels."""
+    raw = np.random.default_rng(feature).standard_normal((TILE,) * 3, dtype=np.float32)
+    soft = ndimage.gaussian_filter(raw, feature / 2, mode="wrap")
+    return np.asarray(soft / soft.std(), dtype=np.float32)
+
+
+def noise_at(rng: np.random.Generator, places: Float, feature: float) -> Float:
+    """Smooth noise of unit variance at `places` (3, ...), its features `feature` voxels wide."""
+    start = rng.uniform(0, TILE, 3).astype(np.float32)
+    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0].astype(np.float32)
+    turn *= np.float32(8 / feature)
+    skip = int(np.clip(feature / 4, 1, 6))  # coarse noise needs no value at every voxel
+    nodes = [np.minimum(np.arange(0, size + skip, skip), size - 1) for size in places.shape[1:]]
+    picked = places[:, *np.ix_(*nodes)] if skip > 1 else places
+    turned = np.stack([sum(turn[i, j] * picked[j] for j in range(3)) + start[i] for i in range(3)])
+    out = ndimage.map_coordinates(texture(8), turned, order=1, mode="grid-wrap", prefilter=False)
+    if skip == 1:
+        return np.asarray(out, dtype=np.float32)
+    return _linear(out, [np.arange(size) / skip for size in places.shape[1:]])
+
+
+def bend(rng: np.random.Generator, atrophy: float, widening: tuple[float, float]) -> Float:
+    """A subject's displacement D, (3, *NODES) voxels.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    atrophy : float
+        0 to 1: both lateral ventricles grow with it.
+    widening : (float, float)
+        mm by which the left and the right ventricle grow beyond that, beside a lesion.
+    """
+    maps = template()
+    field = 1.6 * smooth_field(rng, 22, 3) + 0.9 * maps.inner * smooth_field(rng, 8, 3)
+    centre = np.array([98, 116, 90], dtype=np.float32)
+    matrix = (0.018 * rng.standard_normal((3, 3))).astype(np.float32)
+    grid = [np.arange(n, dtype=np.float32) * STEP - c for n, c in zip(NODES, centre, strict=True)]
+    arms = np.meshgrid(*grid, indexing="ij")
+    for i in range(3):
+        field[i] += sum(matrix[i, j] * arms[j] for j in range(3))
+    x = arms[0]
+    right = np.clip(0.5 + x / 16, 0, 1)
+    amount = 2.5 * atrophy + widening[0] * (1 - right) + widening[1] * right
+    distance = maps.vent_distance
+    reach = np.where(distance > 0, np.exp(-((distance / 20) ** 2)), np.clip(1 + distance / 5, 0, 1))
+    return np.asarray(field - amount * reach * maps.vent_normal, dtype=np.float32)
+
+
+def pull(field: Float, centre: NDArray[np.float64], radius: float, strength: float) -> None:
+    """Draw the tissue around a scar towards `centre` (voxels); changes `field` in place."""
+    arms = [
+        (np.arange(n, dtype=np.float32) * STEP - np.float32(c)).reshape(
+            [-1 if axis == i else 1 for axis in range(3)]
+        )
+        for i, (n, c) in enumerate(zip(NODES, centre, strict=True))
+    ]
+    squared = arms[0] ** 2 + arms[1] ** 2 + arms[2] ** 2
+    weight = np.float32(strength) * np.exp(-squared / np.float32(2 * (1.4 * radius) ** 2))
+    for i in range(3):
+        field[i] += weight * arms[i]
+
+
+def places(field: Float, box: Box) -> Float:
+    """Where in the template each voxel of the box comes from: (3, *box) voxels."""
+    out = spread(field, box)
+    for i, r in enumerate(box):
+        shape = [1, 1, 1]
+        shape[i] = -1
+        out[i] += np.arange(r.start, r.stop, dtype=np.float32).reshape(shape)
+    return out
+
+
+def centre_in_subject(field: Float, centre: tuple[float, float, float]) -> NDArray[np.float64]:
+    """The subject's voxel that shows the template's voxel `centre` (a fixed point)."""
+    goal = np.asarray(centre)
+    point = goal.copy()
+    for _ in range(4):
+        shift = [
+            ndimage.map_coordinates(part, (point / STEP)[:, None], order=1, mode="nearest")
+            for part in field
+        ]
+        point = goal - np.ravel(shift)
+    return point

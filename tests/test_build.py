@@ -1,0 +1,179 @@
+"""The builder: what runs again, what is kept, what a failure looks like. No page is rendered."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import build
+import nbformat
+import pages
+import pytest
+
+TOC = {"root": "book/intro", "parts": [{"chapters": [{"file": "book/a"}, {"file": "book/text"}]}]}
+
+
+def write(root: Path, page: str, *sources: str) -> None:
+    """A chapter with a title, the cell of parameters, and one cell for each source."""
+    cells = [nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_code_cell("profile = ''")]
+    cells[1].metadata["tags"] = ["parameters"]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, root / f"{page}.ipynb")
+
+
+@pytest.fixture
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small project in a folder whose name has a space and braces."""
+    root = tmp_path / "a {b} c"
+    for folder in ("book", "atlaslib"):
+        (root / folder).mkdir(parents=True)
+    (root / "_toc.yml").write_text(json.dumps(TOC))
+    (root / "_config.yml").write_text("title: x\n")
+    (root / "book" / "text.md").write_text("# Text\n")
+    (root / "atlaslib" / "room.py").write_text("x = 1\n")
+    write(root, "book/a", "print(profile)")
+    write(root, "book/intro", "1 + 1")
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The pages that were run; nothing is executed, which is quick."""
+    pages_run: list[str] = []
+
+    def pretend(root: Path, page: str, parameters: dict[str, str], watch: build.Clock) -> str:
+        target = pages.executed(root, page)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((root / f"{page}.ipynb").read_bytes())
+        pages_run.append(page)
+        return ""
+
+    monkeypatch.setattr(build, "execute", pretend)
+    return pages_run
+
+
+def test_the_preface_runs_last(book: Path) -> None:
+    assert pages.contents(book) == ["book/intro", "book/a", "book/text"]
+    assert pages.notebooks(book) == ["book/a", "book/intro"]
+
+
+def test_unchanged_chapters_are_kept(book: Path, runs: list[str]) -> None:
+    build.run_all(book, "smoke", "")
+    again = build.run_all(book, "smoke", "")
+    assert runs == ["book/a", "book/intro"]
+    assert all(outcome.kept for outcome in again.values())
+
+
+def test_a_changed_chapter_runs_alone(book: Path, runs: list[str]) -> None:
+    build.run_all(book, "smoke", "")
+    write(book, "book/a", "print(2)")
+    build.run_all(book, "smoke", "")
+    assert runs == ["book/a", "book/intro", "book/a"]
+
+
+@pytest.mark.parametrize("change", ["library", "profile", "data", "results", "result lost"])
+def test_what_else_runs_a_chapter_again(
+    book: Path, runs: list[str], change: str, tmp_path: Path
+) -> None:
+    build.run_all(book, "smoke", "")
+    profile, data = "smoke", ""
+    if change == "library":
+        (book / "atlaslib" / "room.py").write_text("x = 2\n")
+    elif change == "profile":
+        profile = "quick"
+    elif change == "data":
+        data = str(tmp_path)
+    elif change == "results":
+        (book / "data" / "results").mkdir(parents=True)
+        (book / "data" / "results" / "table.csv").write_text("a\n1\n")
+    else:
+        pages.executed(book, "book/a").unlink()
+    build.run_all(book, profile, data)
+    assert runs[2:] == (["book/a"] if change == "result lost" else ["book/a", "book/intro"])
+
+
+def test_a_data_folder_is_known_by_its_files(book: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "scan.nii").write_bytes(b"1")
+    before = build.surroundings(book, "smoke", str(data))
+    os.utime(data / "scan.nii", ns=(1, 1))
+    assert build.surroundings(book, "smoke", str(data)) != before
+
+
+def test_a_failure_is_told_and_the_rest_runs(
+    book: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs two kernels. The failed chapter is neither kept nor shown as sound."""
+    write(book, "book/a", "print(profile)", "1 / 0", "print('never')")
+    outcomes = build.run_all(book, "smoke", "")
+    assert outcomes["book/a"].error == "cell 4 (In [4]): ZeroDivisionError: division by zero"
+    assert outcomes["book/intro"].error == ""
+    assert "book/a.ipynb, cell 4 (In [4]): ZeroDivisionError" in capsys.readouterr().out
+    known = json.loads((book / "_build" / "manifest.json").read_text())
+    assert known["book/a"]["error"] != ""
+    pages.stage(book, {page: (outcome.error, "origin") for page, outcome in outcomes.items()})
+    page = nbformat.read(book / "_build" / "source" / "book" / "a.ipynb", as_version=4)
+    assert ":::{error}\nThis chapter failed in its last run" in page.cells[1].source
+    assert "injected-parameters" not in str(page)
+    assert str(book) not in str(page)
+    assert "papermill" not in str(page.metadata)
+    said = [out.text for cell in page.cells for out in cell.get("outputs", []) if "text" in out]
+    assert said == ["smoke\n"]
+
+
+def test_a_dead_kernel_is_a_failure(book: Path) -> None:
+    write(book, "book/a", "import os", "os._exit(1)")
+    error = build.execute(book, "book/a", {"profile": "smoke"}, build.Clock("a"))
+    assert error.startswith("stopped by DeadKernelError")
+
+
+def test_a_picture_needs_words() -> None:
+    output = nbformat.v4.new_output("display_data", data={"image/png": "iVBOR"})
+    cell = nbformat.v4.new_code_cell("draw()", outputs=[output])
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    assert pages.faults(notebook) == ["cell 1: a picture without alternative text"]
+    cell.metadata["mystnb"] = {"image": {"alt": "A slice."}}
+    assert pages.faults(notebook) == []
+
+
+def test_warnings_are_told() -> None:
+    bar = nbformat.v4.new_output("stream", name="stderr", text="\r 10%|#   | 1/10")
+    warning = nbformat.v4.new_output("stream", name="stderr", text="x.py:3: UserWarning: odd\n")
+    cell = nbformat.v4.new_code_cell("go()", outputs=[bar, warning])
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    assert pages.complaints(notebook) == ["cell 1: x.py:3: UserWarning: odd"]
+
+
+def test_staging_touches_only_what_changed(book: Path, runs: list[str]) -> None:
+    notes = dict.fromkeys(build.run_all(book, "smoke", ""), ("", "origin"))
+    pages.stage(book, notes)
+    source = book / "_build" / "source"
+    os.utime(source / "book" / "a.ipynb", ns=(1, 1))
+    (source / "book" / "left.md").write_text("a page that left the book")
+    pages.stage(book, notes)
+    assert (source / "book" / "a.ipynb").stat().st_mtime_ns == 1
+    assert not (source / "book" / "left.md").exists()
+
+
+def test_pages_that_load_from_elsewhere_are_named(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(
+        '<a href="https://example.org">a link is fine</a>'
+        '<script async src="https://example.org/x.js"></script>'
+        '<link rel="stylesheet" href="https://example.org/x.css"/><script src="_static/y.js">'
+    )
+    assert pages.remote_loads(tmp_path) == [
+        "page.html loads https://example.org/x.js",
+        "page.html loads https://example.org/x.css",
+    ]
+
+
+def test_a_wrong_data_folder_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        build.checked_data(str(tmp_path / "nowhere"))
+    assert "nowhere: no such folder" in str(caught.value)
+    assert "\n" not in str(caught.value)
