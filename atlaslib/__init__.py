@@ -56,6 +56,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"atlaslib.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'atlaslib' has no attribute {name!r}")
     return getattr(importlib.import_module(f"atlaslib.{_HOME_OF[name]}"), name)

@@ -110,11 +110,11 @@ def _regions(
 
 
 def _horns() -> Float:
-    """Weight along y: white matter suffers most at the frontal and occipital horns."""
-    _, y, _ = millimetres()
+    """White matter suffers most at the frontal and occipital horns, not at the midline."""
+    x, y, _ = millimetres()
     front = np.exp(-(((y - 30) / 12) ** 2))
     back = np.exp(-(((y + 48) / 14) ** 2))
-    return np.asarray(0.35 + front + back, dtype=np.float32)
+    return np.asarray((0.35 + front + back) * np.clip((np.abs(x) - 8) / 8, 0, 1), dtype=np.float32)
 
 
 def _ventricle_field(ventricle: NDArray[np.bool_]) -> tuple[Float, Float]:

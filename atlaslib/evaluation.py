@@ -51,7 +51,7 @@ def shrink(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     """(N, 1, 232, 196) to what the recipe's model sees, (N, 1, *recipe.input_size()).
 
     The window is cut out, padded with zeros at the bottom and right, and blocks of
-    downsample x downsample pixels are averaged.
+    that many pixels square are averaged.
     """
     if recipe.window:
         images = images[..., WINDOW[0] : WINDOW[0] + 184, WINDOW[1] : WINDOW[1] + 152]

@@ -31,7 +31,7 @@ from atlaslib.phantom import Scanner
 
 _ASIDE = (".making-", f".{SYNTHETIC_MARK}")  # what an interrupted run may leave behind
 GENERATOR = 2  # raised whenever the same seed would give other voxels
-SUBJECTS = {"smoke": 8, "quick": 80, "paper": 220}
+SUBJECTS = {"smoke": 8, "quick": 100, "paper": 220}
 SCANNERS = (
     Scanner(1.8, (0.50, 0.50, 0.50), 0.06, 0.66, 255),
     Scanner(2.6, (0.60, 0.60, 0.60), 0.10, 0.62, 1),
@@ -62,7 +62,7 @@ def make_cohort(
         1 to 9999. About 4 % of them have a second session.
     seed : int, default=0
         The same seed and number of subjects give the same files, byte for byte, however many
-        workers make them.
+        workers make them (with the same versions of the packages).
     workers : int, optional
         Scans made at the same time; by default as many as there are processors, at most eight.
     progress : bool, default=True
@@ -109,13 +109,13 @@ def open_cohort(data_dir: str | os.PathLike[str] = "", profile: str = "quick") -
     data_dir : path, default=""
         A folder in the tree of ATLAS R1.1. Empty: the synthetic cohort, made on first use.
     profile : {"smoke", "quick", "paper"}
-        How many synthetic subjects: 8, 80 or 220.
+        How many synthetic subjects: 8, 100 or 220.
     """
     if str(data_dir):
         return load_cohort(data_dir)
     if profile not in SUBJECTS:
         raise ValueError(f"profile must be one of {', '.join(SUBJECTS)}, not {profile!r}")
-    return make_cohort(home() / "synthetic" / profile, SUBJECTS[profile])
+    return make_cohort(home() / "synthetic" / f"{profile}-{GENERATOR}", SUBJECTS[profile])
 
 
 def _check_whole(name: str, value: int, low: int, high: int) -> None:
@@ -185,9 +185,6 @@ def _make_scans(
     root: Path, jobs: Sequence[tuple[Person, str]], total: int, workers: int, progress: bool
 ) -> None:
     """Make what is missing. Threads: nearly all the time passes in code that frees the GIL."""
-    for left in root.glob(f"{_ASIDE[0]}*"):
-        if time.time() - left.stat().st_mtime > 600:  # no scan takes as long: a killed run's
-            shutil.rmtree(left, ignore_errors=True)
     anatomy.template()  # before the threads, so that it is built once
     for feature in (4, 8):
         anatomy.texture(feature)
@@ -207,16 +204,19 @@ def _make_scans(
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+    for left in root.glob(f"{_ASIDE[0]}*"):
+        if time.time() - left.stat().st_mtime > 120:  # no scan takes as long: a killed run's
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def carve_lesions(person: Person, session: str) -> tuple[Float, list[tuple[Infarct, Carved]]]:
-    """A session's displacement field and its lesions, fitted into the anatomy; no image.
+def lay(person: Person, session: str) -> tuple[Float, list[Infarct]]:
+    """A session's displacement (3, *anatomy.NODES) and lesions, not yet fitted into it.
 
     The second session shows the same head and lesions a little later and differently laid.
     """
     later = session != "t01"
-    lesions = [x.grown(1.04) for x in person.lesions] if later else person.lesions
-    widening = [0.0, 0.0]
+    lesions = [lesion.grown(1.04) if later else lesion for lesion in person.lesions]
+    widening = [0.0, 0.0]  # mm, left and right
     for lesion in lesions:
         if lesion.kind in ("subcortical", "territory", "cortical"):
             widening[lesion.side > 0] += 0.16 * lesion.radius
@@ -229,12 +229,17 @@ def carve_lesions(person: Person, session: str) -> tuple[Float, list[tuple[Infar
     if later:
         shift = person.stream(9).normal(0, 0.4, 3)
         field += shift.astype(np.float32)[:, None, None, None]
+    return field, lesions
+
+
+def carve_lesions(person: Person, session: str) -> tuple[Float, list[tuple[Infarct, Carved]]]:
+    """A session's displacement and its lesions, fitted into the anatomy; no image."""
+    field, lesions = lay(person, session)
     taken = np.zeros(anatomy.SHAPE, bool)
     out = []
     for i, lesion in enumerate(lesions):
         carved = infarcts.carve(person.stream(100 + i), lesion, field, taken)
-        grown = ndimage.binary_dilation(carved.mask, iterations=3)
-        taken[carved.box] |= grown
+        taken[carved.box] |= ndimage.binary_dilation(carved.mask, iterations=3)
         out.append((lesion, carved))
     return field, out
 

@@ -114,6 +114,9 @@ def train(
                 optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - done)
             x = images[chosen].to(device).unsqueeze(1).float() / 255  # (N, 1, 232, 196)
             y = masks[chosen].to(device).unsqueeze(1).float()
+            if recipe.flip:
+                mirrored = torch.rand(len(x), 1, 1, 1, device=device) < 0.5
+                x, y = (torch.where(mirrored, z.flip(3), z) for z in (x, y))
             x, y = shrink(x, recipe), shrink(y, recipe)
             with torch.autocast(device.type, half, enabled=half is not None):
                 logits = model(x)

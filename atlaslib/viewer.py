@@ -25,7 +25,6 @@ from atlaslib.figures import COLOURS
 from atlaslib.slices import Volume, normalise, read_scan
 
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}  # the array axis that each plane cuts
-_TITLE = "{scan.site}, subject {scan.subject}, session {scan.session}"
 
 
 def slice_picture(
@@ -105,7 +104,7 @@ def page_viewer(scan: Scan, step: int = 2) -> Any:
             nibabel.Nifti1Image(mask, affine),
             bg_img=nibabel.Nifti1Image(grey, affine),
             cut_coords=_centre(mask, affine),
-            title=_TITLE.format(scan=scan),
+            title=f"{scan.name} ({scan.site})",
             threshold=0.5,
             cmap=colour,
             vmin=0,

@@ -1,4 +1,4 @@
-"""Small stand-ins for a data folder: full-size volumes, hardly anything in them."""
+"""What the tests share: a home of their own and a tiny cohort."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
+from volumes import write_scan
 
 import atlaslib
-from atlaslib.slices import GRID, brain_mask
-
-AFFINE = np.array([[1, 0, 0, -98], [0, 1, 0, -134], [0, 0, 1, -72], [0, 0, 0, 1.0]])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,44 +18,6 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing that a test makes lands in the user's data folder."""
     os.environ["ATLASLIB_HOME"] = str(tmp_path_factory.mktemp("home"))
     torch.set_num_threads(2)
-
-
-def head(seed: int = 0) -> np.ndarray:
-    """A brain of two intensities with a little noise, (197, 233, 189) float32."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(50, 70, (50, 59, 48)).repeat(4, 0).repeat(4, 1).repeat(4, 2)
-    volume = coarse[: GRID[0], : GRID[1], : GRID[2]].astype(np.float32)
-    return np.where(brain_mask(), volume, 0).astype(np.float32)
-
-
-def box(corner: tuple[int, int, int], size: int) -> np.ndarray:
-    """A cube of lesion, (197, 233, 189) uint8."""
-    mask = np.zeros(GRID, np.uint8)
-    x, y, z = corner
-    mask[x : x + size, y : y + size, z : z + size] = 1
-    return mask
-
-
-def save(path: Path, volume: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.Nifti1Image(volume, affine).to_filename(path)
-    return path
-
-
-def write_scan(
-    root: Path, subject: str, seed: int = 0, site: str = "Site1", session: str = "t01"
-) -> tuple[Path, list[Path]]:
-    """One session in the tree of R1.1, with two masks: one of 0 and 1, one of 0 and 255."""
-    folder = root / site / subject / session
-    big, small = box((60 + seed, 100, 80), 12), box((110, 120, 90 + seed), 5)
-    t1 = head(seed)
-    t1[(big + small) > 0] = 20
-    save(folder / f"{subject}_t1w_deface_stx.nii.gz", np.rint(t1).astype(np.uint8))
-    masks = [
-        save(folder / f"{subject}_LesionSmooth_stx.nii.gz", big),
-        save(folder / f"{subject}_LesionSmooth_1_stx.nii.gz", small * np.uint8(255)),
-    ]
-    return folder / f"{subject}_t1w_deface_stx.nii.gz", masks
 
 
 @pytest.fixture(scope="session")

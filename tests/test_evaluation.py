@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import save
+from volumes import save
 
 from atlaslib import DataError, dice, evaluate, predict, recipe, summary, train
 from atlaslib.evaluation import WINDOW, grow, probabilities, score, shrink

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import AFFINE, box, head, save
+from volumes import AFFINE, box, head, save
 
 import atlaslib
 from atlaslib import DataError, load_cohort, slices
