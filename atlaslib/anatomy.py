@@ -100,7 +100,8 @@ def _regions(
     region[stem] = BRAINSTEM
     inner = (side < 34) & (y > -50) & (y < 38) & (z > -14) & (z < 32) & (depth > 12)
     inner = inner & ((side < 25) | (y < -22)) & ~((y < -30) & (z < 6) & (side < 12))
-    fluid = (t1 < 0.45) & inner
+    inner &= ~((side < 5) & (y > 20))  # the fissure in front of the corpus callosum
+    fluid = ndimage.binary_closing((t1 < 0.5) & inner, iterations=2)
     parts, count = ndimage.label(fluid)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     sizes[0] = 0
