@@ -160,13 +160,13 @@ def _linear(values: Float, places: list[NDArray[np.float64]]) -> Float:
 
 
 def spread(field: Float, box: Box | None = None) -> Float:
-    """A field given at the nodes, (..., *NODES), at every voxel of the box (or of the grid)."""
+    """A field given at the nodes, ``(..., *NODES)``, at every voxel of the box (or of the grid)."""
     ranges = box or tuple(slice(0, size) for size in SHAPE)
     return _linear(field, [np.arange(r.start, r.stop) / STEP for r in ranges])
 
 
 def smooth_field(rng: np.random.Generator, width: float, channels: int = 1) -> Float:
-    """Gaussian noise of unit variance at the nodes, smooth over `width` mm: (channels, *NODES)."""
+    """Gaussian noise ``(channels, *NODES)`` of unit variance, smooth over `width` mm."""
     raw = rng.standard_normal((channels, *NODES), dtype=np.float32)
     sigma = width / STEP
     soft = ndimage.gaussian_filter(raw, (0, sigma, sigma, sigma), mode="wrap", truncate=3)
@@ -197,7 +197,7 @@ def noise_at(rng: np.random.Generator, places: Float, feature: float) -> Float:
 
 
 def bend(rng: np.random.Generator, atrophy: float, widening: tuple[float, float]) -> Float:
-    """A subject's displacement D, (3, *NODES) voxels.
+    """A subject's displacement D, ``(3, *NODES)`` voxels.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def pull(field: Float, centre: NDArray[np.float64], radius: float, strength: flo
 
 
 def places(field: Float, box: Box) -> Float:
-    """Where in the template each voxel of the box comes from: (3, *box) voxels."""
+    """Where in the template each voxel of the box comes from: ``(3, *box)`` voxels."""
     out = spread(field, box)
     for i, r in enumerate(box):
         shape = [1, 1, 1]

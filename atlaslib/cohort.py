@@ -33,7 +33,7 @@ class DataError(ValueError):
 class Scan:
     """One T1-weighted image with its lesion masks (one file per lesion in release 1.x)."""
 
-    subject: str  # as in the folder's name, leading zeros kept: "031844"
+    subject: str  # as in the folder's name, leading zeros kept: "090012"
     session: str  # "t01" or "t02"
     site: str  # "Site2"
     t1: Path
@@ -41,7 +41,7 @@ class Scan:
 
     @property
     def name(self) -> str:
-        """Unique within a cohort: ``"031844-t01"``."""
+        """Unique within a cohort: ``"090012-t01"``."""
         return f"{self.subject}-{self.session}"
 
 
@@ -74,7 +74,7 @@ class Cohort(Sequence[Scan]):
 
     @property
     def source(self) -> str:
-        """Where the scans come from, for titles and tables: "synthetic cohort" or "ATLAS"."""
+        """Origin of the scans, for titles and tables, "synthetic cohort" or "ATLAS"."""
         return "synthetic cohort" if self.synthetic else "ATLAS"
 
     @property
@@ -161,9 +161,10 @@ def load_cohort(root: str | os.PathLike[str]) -> Cohort:
     Parameters
     ----------
     root : path
-        The folder that holds ``Site1``, ``Site2``, ...: ``Site2/031844/t01/031844_t1w_deface_stx
-        .nii.gz`` and one ``..._LesionSmooth_stx.nii.gz``, ``..._LesionSmooth_1_stx.nii.gz``, ...
-        for each lesion. Files may be compressed or not.
+        The folder that holds ``Site1``, ``Site2``, ...; a session's folder, such as
+        ``Site2/090012/t01``, holds ``090012_t1w_deface_stx.nii.gz`` and, for each lesion,
+        ``090012_LesionSmooth_stx.nii.gz``, ``090012_LesionSmooth_1_stx.nii.gz``, ...
+        Files may be compressed or not.
 
     Returns
     -------

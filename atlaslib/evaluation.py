@@ -48,7 +48,7 @@ NO_LESION = -20.0  # the logit given to what lies outside the window
 
 
 def shrink(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """(N, 1, 232, 196) to what the recipe's model sees, (N, 1, *recipe.input_size()).
+    """(N, 1, 232, 196) to what the recipe's model sees, ``(N, 1, *recipe.input_size())``.
 
     The window is cut out, padded with zeros at the bottom and right, and blocks of
     that many pixels square are averaged.

@@ -191,7 +191,7 @@ def carve(
     ----------
     rng : numpy.random.Generator
     lesion : Infarct
-    field : ndarray, (3, *anatomy.NODES)
+    field : ndarray, ``(3, *anatomy.NODES)``
         The subject's displacement.
     taken : ndarray of bool, (197, 233, 189)
         Voxels of this subject's earlier lesions and their surroundings, which stay free.

@@ -1,0 +1,61 @@
+"""The book's figures: each function takes tables or arrays and returns a Figure.
+
+No function here reads a file or calls ``show``. The figures are not known to pyplot: in a
+notebook the last line of a cell shows one once.
+"""
+
+from atlaslib.figures.base import COLOURS, Picture, panels, show_slice, tidy
+from atlaslib.figures.data import plot_levels, plot_planes, plot_volumes
+from atlaslib.figures.models import (
+    plot_ceiling,
+    plot_curves,
+    plot_history,
+    plot_images,
+    plot_layers,
+    plot_predictions,
+    plot_receptive_field,
+    plot_ringing,
+    plot_scores,
+    plot_split,
+    plot_units,
+)
+from atlaslib.figures.results import (
+    plot_arms,
+    plot_costs,
+    plot_dice_by_volume,
+    plot_loss_and_dice,
+    plot_paired,
+    plot_peers,
+    plot_segmentations,
+    plot_verdicts,
+)
+
+__all__ = [
+    "COLOURS",
+    "Picture",
+    "panels",
+    "plot_arms",
+    "plot_ceiling",
+    "plot_costs",
+    "plot_curves",
+    "plot_dice_by_volume",
+    "plot_history",
+    "plot_images",
+    "plot_layers",
+    "plot_levels",
+    "plot_loss_and_dice",
+    "plot_paired",
+    "plot_peers",
+    "plot_planes",
+    "plot_predictions",
+    "plot_receptive_field",
+    "plot_ringing",
+    "plot_scores",
+    "plot_segmentations",
+    "plot_split",
+    "plot_units",
+    "plot_verdicts",
+    "plot_volumes",
+    "show_slice",
+    "tidy",
+]

@@ -1,0 +1,100 @@
+"""What all figures share: colours, panels, a slice with its outline, tables."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+from numpy.typing import NDArray
+from pandas.io.formats.style import Styler
+
+# Okabe and Ito's palette: told apart with every common kind of colour blindness
+COLOURS = {
+    "baseline": "#0072B2",
+    "resnet": "#D55E00",
+    "zero": "#7F7F7F",
+    "lesion": "#E69F00",
+    "prediction": "#56B4E9",
+    "ATLAS": "#333333",
+    "synthetic": "#009E73",
+}
+DPI = 110
+
+
+class Picture(Figure):
+    """A figure that a notebook shows without pyplot, whatever the backend."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
+        return buffer.getvalue()
+
+
+def panels(
+    rows: int = 1, columns: int = 1, width: float = 7.0, height: float = 3.6, **options: Any
+) -> tuple[Figure, NDArray[Any]]:
+    """A new figure and its axes as a (rows, columns) array.
+
+    Parameters
+    ----------
+    rows, columns : int, default=1
+    width, height : float
+        Of the whole figure, in inches.
+    **options
+        Passed to ``Figure.subplots``, for instance ``sharey=True``.
+    """
+    figure = Picture(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def show_slice(
+    axis: Axes,
+    image: NDArray[Any],
+    mask: NDArray[Any] | None = None,
+    colour: str = COLOURS["lesion"],
+    title: str = "",
+) -> None:
+    """A grey slice (rows, columns) without ticks; the outline of `mask`, if it has any pixel."""
+    axis.imshow(image, cmap="gray", interpolation="nearest")
+    if mask is not None and np.any(mask) and not np.all(mask):
+        axis.contour(np.asarray(mask, dtype=float), levels=[0.5], colors=[colour], linewidths=1.2)
+    axis.set_axis_off()
+    axis.set_title(title, fontsize=9)
+
+
+def tidy(table: pd.DataFrame) -> Styler:
+    """A table for the page: no index, numbers to three digits, long text wrapped.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Shown whole, so it should be short.
+    """
+    style = table.style.hide(axis="index").format(_short)
+    return style.set_table_attributes('class="dataframe"')
+
+
+def _short(value: object) -> str:
+    if value is None or value is pd.NA:
+        return "–"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def plain_log(axis: Axes) -> None:
+    """At least a factor of ten; ticks at 0.01, 0.03, 0.1, ... written in full."""
+    low, high = axis.get_xlim()
+    spread = max(1.0, (10 * low / high) ** 0.5)
+    axis.set_xlim(low / spread, high * spread)
+    axis.xaxis.set_minor_locator(LogLocator(subs=(3,)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")

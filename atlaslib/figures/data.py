@@ -1,0 +1,70 @@
+"""Figures of the data: planes, intensities, volumes (chapter 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from atlaslib.figures.base import COLOURS, panels, plain_log, show_slice
+
+
+def plot_planes(cuts: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> Figure:
+    """Cuts through a scan: bare above, with the lesion's outline below.
+
+    Parameters
+    ----------
+    cuts : mapping of a plane's name to (image, mask)
+        Arrays (rows, columns).
+    """
+    figure, axes = panels(2, len(cuts), width=2.5 * len(cuts), height=5.6)
+    for column, (name, (image, mask)) in enumerate(cuts.items()):
+        show_slice(axes[0, column], image, title=name)
+        show_slice(axes[1, column], image, mask)
+    return figure
+
+
+def plot_levels(raw: Mapping[str, NDArray[Any]], scaled: Mapping[str, NDArray[Any]]) -> Figure:
+    """Smoothed histograms of the brain's voxels by scan, before and after scaling to 8 bits."""
+    figure, axes = panels(1, 2, width=7.2, height=2.9)
+    names = ("intensity in the file", "level after scaling (0 to 255)")
+    for axis, name, values in zip(axes.flat, names, (raw, scaled), strict=True):
+        top = max(float(np.max(voxels)) for voxels in values.values())
+        for shade, (scan, voxels) in zip(("#CC79A7", "#333333"), values.items(), strict=False):
+            counts, edges = np.histogram(voxels, bins=256, range=(0, top))
+            # whole numbers fall unevenly into bins: without smoothing the curve is a comb
+            smooth = ndimage.gaussian_filter1d(100 * counts / counts.sum(), sigma=5)
+            axis.plot(edges[:-1], smooth, color=shade, label=scan)
+        axis.set(xlabel=name, ylabel="brain voxels (% per bin)", ylim=(0, None))
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def plot_volumes(table: pd.DataFrame, published: Mapping[float, float], source: str) -> Figure:
+    """How large lesions are: share of scans up to a volume, beside published percentiles.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of :func:`atlaslib.lesions.lesion_table`.
+    published : mapping of a share (0 to 1) to a volume in mm3
+        Of ATLAS R2.0.
+    source : str
+        Where the scans of `table` come from.
+    """
+    figure, axes = panels(1, 1, width=6.0, height=3.4)
+    axis = axes[0, 0]
+    volumes = np.sort(table["volume_mm3"].to_numpy(dtype=float)) / 1000
+    shares = 100 * np.arange(1, len(volumes) + 1) / len(volumes)
+    axis.step(volumes, shares, where="post", color=COLOURS["synthetic"], label=f"here: {source}")
+    known = np.array(list(published.values())) / 1000, 100 * np.array(list(published))
+    axis.plot(*known, "o--", color=COLOURS["ATLAS"], ms=4, lw=0.8, label="ATLAS R2.0, published")
+    axis.set(xscale="log", xlabel="lesion volume of a scan (mL)", ylabel="scans up to this (%)")
+    plain_log(axis)
+    axis.legend(frameon=False, fontsize=8)
+    return figure

@@ -1,0 +1,164 @@
+"""Figures of claims, tuning and results (preface, chapters 4 and 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from atlaslib.figures.base import COLOURS, panels, plain_log, show_slice
+
+
+def plot_verdicts(table: pd.DataFrame) -> Figure:
+    """The effect of each tested claim with its interval, and the margin of its rule as a bar.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of ``atlaslib.claims.verdicts``, with the columns margin and comparison.
+    """
+    tested = table[table.value.notna()].iloc[::-1].to_dict("records")
+    figure, axes = panels(1, 1, width=6.6, height=0.5 * len(tested) + 1.0)
+    axis, ink = axes[0, 0], COLOURS["ATLAS"]
+    for place, row in enumerate(tested):
+        fill = "white" if row["verdict"] == "undecided" else ink
+        axis.plot([row["low"], row["high"]], [place] * 2, color=ink, lw=2)
+        axis.plot(row["value"], place, "o", color=ink, mfc=fill, ms=8)
+        sides = (-1, 1) if row["comparison"] == "within" else (1,)
+        for edge in (side * row["margin"] for side in sides):
+            axis.plot([edge] * 2, [place - 0.3, place + 0.3], color=COLOURS["lesion"], lw=2)
+    axis.axvline(0, color="#BBBBBB", lw=0.8, zorder=0)
+    names = [f"{row['claim']}: {row['verdict']}" for row in tested]
+    axis.set(yticks=range(len(tested)), yticklabels=names, ylim=(-0.6, len(tested) - 0.4))
+    axis.set_xlabel("difference (in Dice; C2 and C5a: a share); amber: margin of the rule")
+    return figure
+
+
+def plot_arms(table: pd.DataFrame, field: str, label: str) -> Figure:
+    """Validation loss and Dice against a setting on a logarithmic axis.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per arm with the columns `field`, loss, dice, low and high.
+    field, label : str
+        The setting's column, and its name on the axis.
+    """
+    figure, axes = panels(1, 2, width=7.2, height=3.1)
+    bars = [table.dice - table.low, table.high - table.dice]
+    style = {"color": COLOURS["resnet"], "marker": "o"}
+    axes[0, 0].plot(table[field], table.loss, **style)
+    axes[0, 1].errorbar(table[field], table.dice, yerr=bars, capsize=3, **style)
+    axes[0, 0].set_ylabel("validation loss per pixel (nats)")
+    axes[0, 1].set(ylabel="validation Dice, mean over scans", ylim=(-0.02, None))
+    for axis in axes.flat:
+        axis.set(xlabel=label, xscale="log")
+        axis.set_xticks(table[field], [f"{value:g}" for value in table[field]])
+        axis.minorticks_off()
+    return figure
+
+
+def plot_costs(costs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Time per slice and memory per step against the batch size, by model."""
+    figure, axes = panels(1, 2, width=7.2, height=3.1)
+    for name, table in costs.items():
+        style = {"color": COLOURS[name], "marker": "o", "label": name}
+        axes[0, 0].plot(table.batch_size, 1000 * table.seconds_per_slice, **style)
+        axes[0, 1].plot(table.batch_size, table.memory_mb, **style)
+    axes[0, 0].set(xlabel="batch size (slices)", ylabel="time per slice (ms)", ylim=(0, None))
+    axes[0, 1].set(xlabel="batch size (slices)", ylabel="memory of a step (MiB)", ylim=(0, None))
+    for axis in axes.flat:
+        axis.set_xticks(table.batch_size)
+    axes[0, 0].legend(frameon=False)
+    return figure
+
+
+def plot_paired(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Dice of each scan under each model, joined; scans in the order of the first model's."""
+    first = next(iter(tables.values()))
+    order = np.argsort(first.dice.to_numpy())
+    figure, axes = panels(1, 1, width=7.0, height=3.6)
+    axis, place = axes[0, 0], np.arange(1, len(order) + 1)
+    values = np.array([table.dice.to_numpy()[order] for table in tables.values()])
+    axis.vlines(place, values.min(0), values.max(0), color="#BBBBBB", lw=1, zorder=0)
+    for name, dice in zip(tables, values, strict=True):
+        axis.plot(place, dice, "o", ms=5, color=COLOURS[name], label=name, clip_on=False)
+    axis.set(xlabel="test scan, from worst to best", ylabel="Dice", ylim=(0, 1))
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def plot_dice_by_volume(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Dice of each scan against the volume of its lesions, on a logarithmic axis."""
+    figure, axes = panels(1, 1, width=6.4, height=3.6)
+    for name, table in tables.items():
+        axes[0, 0].plot(table.volume_ml, table.dice, "o", ms=5, color=COLOURS[name], label=name)
+    axes[0, 0].set(xscale="log", xlabel="true lesion volume (mL)", ylabel="Dice", ylim=(-0.03, 1))
+    plain_log(axes[0, 0])
+    axes[0, 0].legend(frameon=False, loc="upper left")
+    return figure
+
+
+def plot_loss_and_dice(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Loss against Dice: a small dot per scan, a large one for the mean of each model."""
+    figure, axes = panels(1, 1, width=6.4, height=3.8)
+    axis = axes[0, 0]
+    for name, table in tables.items():
+        axis.plot(table.loss, table.dice, "o", ms=4, alpha=0.4, mew=0, color=COLOURS[name])
+        mean = (table.loss.mean(), table.dice.mean())
+        axis.plot(*mean, "D", ms=10, color=COLOURS[name], mec="white", label=f"{name}, mean")
+    axis.set(xscale="log", xlabel="loss per pixel (nats)", ylabel="Dice", ylim=(-0.03, 1))
+    plain_log(axis)
+    axis.legend(frameon=False, loc="upper right")
+    return figure
+
+
+def plot_segmentations(
+    cases: Sequence[tuple[str, NDArray[Any], NDArray[Any], Mapping[str, NDArray[Any]]]],
+) -> Figure:
+    """One row per case: the slice, the true outline, and each model's outline.
+
+    Parameters
+    ----------
+    cases : sequence of (title, image, mask, predictions)
+        Arrays (rows, columns); predictions maps a model's name to a mask.
+    """
+    columns = 2 + len(cases[0][3])
+    figure, axes = panels(len(cases), columns, width=1.9 * columns, height=2.35 * len(cases))
+    for row, (title, image, mask, predictions) in zip(axes, cases, strict=True):
+        show_slice(row[0], image, title=title)
+        show_slice(row[1], image, mask, COLOURS["lesion"], "truth")
+        for axis, (name, predicted) in zip(row[2:], predictions.items(), strict=True):
+            found = "" if np.any(predicted) else ": nothing"
+            show_slice(axis, image, predicted, COLOURS[name], name + found)
+    return figure
+
+
+def plot_peers(published: pd.DataFrame, here: pd.DataFrame) -> Figure:
+    """Published Dice on ATLAS above, this build's below, with intervals where there are any.
+
+    Parameters
+    ----------
+    published : DataFrame
+        Columns method, release and dice.
+    here : DataFrame
+        Of ``atlaslib.summary``.
+    """
+    labels = [*(published.method + ", " + published.release), *(here.model + ", this build")]
+    figure, axes = panels(1, 1, width=6.8, height=0.26 * len(labels) + 0.9)
+    axis, place = axes[0, 0], np.arange(len(labels))
+    axis.plot(published.dice, place[: len(published)], "s", color=COLOURS["ATLAS"])
+    for row, y in zip(here.to_dict("records"), place[len(published) :], strict=True):
+        axis.plot([row["low"], row["high"]], [y, y], lw=2, color=COLOURS[row["model"]])
+        axis.plot(row["dice"], y, "o", color=COLOURS[row["model"]])
+    axis.axhline(len(published) - 0.5, color="#BBBBBB", lw=0.8)
+    axis.set(
+        yticks=place, yticklabels=labels, xlim=(-0.02, 1), xlabel="Dice as each source reports"
+    )
+    axis.invert_yaxis()
+    return figure
