@@ -16,7 +16,11 @@ from atlaslib.slices import brain_mask, read_scan, to_slices
 
 @pytest.fixture(scope="module")
 def run(cohort):
-    return train(recipe("baseline", "smoke", epochs=12, learning_rate=0.01), cohort, progress=False)
+    return train(
+        recipe("baseline", "smoke", epochs=10, width=8, decay=False, flip=False, seed=1),
+        cohort,
+        progress=False,
+    )
 
 
 def test_scores_by_hand():
