@@ -169,7 +169,7 @@ _WHY = {
     "flip": "a lesion on the left teaches about the right: twice the subjects",
     "window": "no time is spent on air and skin",
     "decay": "a short run ends better if its last steps are small",
-    "downsample": "a coarser slice: a quarter of the pixels at 2, a sixteenth at 4",
+    "downsample": "a coarser slice: a quarter of the pixels at 2, a ninth at 3, a sixteenth at 4",
     "lesion_share": "more slices with lesion, so that each step has something to find",
     "pos_weight": "lesion pixels weigh more, so that 'no lesion anywhere' is no resting place",
     "initial_prior": "start at the base rate, not at a random bias",
