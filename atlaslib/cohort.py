@@ -41,7 +41,7 @@ class Scan:
 
     @property
     def name(self) -> str:
-        """Unique within a cohort: ``"090012-t01"``."""
+        """Subject and session, such as ``"090012-t01"``, unique within a cohort."""
         return f"{self.subject}-{self.session}"
 
 
