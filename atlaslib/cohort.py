@@ -10,8 +10,9 @@ import hashlib
 import itertools
 import os
 import re
+import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -262,3 +263,15 @@ def home() -> Path:
     if (checkout / "_toc.yml").is_file():
         return checkout / "data"
     return Path.home() / ".cache" / "atlaslib"
+
+
+def write_aside(path: Path, write: Callable[[str], object]) -> None:
+    """Write a file through ``write(name)`` under another name, then rename it into place."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        write(name)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

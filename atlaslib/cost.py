@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from atlaslib.evaluation import best_device, fast_layout, half_precision
 from atlaslib.models import build_model, count_parameters
 from atlaslib.recipes import Recipe
 
@@ -83,8 +84,8 @@ def step_cost(recipe: Recipe, steps: int = 3) -> dict[str, float]:
 
 def _measure(recipe: Recipe, steps: int) -> tuple[float, float]:
     """Median seconds of a step, and bytes."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(recipe.model, **recipe.model_options()).to(device).train()
+    device = best_device()
+    model = fast_layout(build_model(recipe.model, **recipe.model_options()), device).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
     x = torch.rand(recipe.batch_size, 1, *recipe.input_size(), device=device)
     y = (x > 0.99).float()  # a target of the right shape: the arithmetic is what is timed
@@ -103,8 +104,8 @@ def _step(
 ) -> float:
     """Seconds of one step, in half precision on a GPU as in training."""
     clock = time.perf_counter()
-    half = torch.bfloat16 if x.is_cuda and torch.cuda.is_bf16_supported() else torch.float16
-    with torch.autocast(x.device.type, half, enabled=x.is_cuda):
+    half = half_precision(x.device)
+    with torch.autocast(x.device.type, half, enabled=half is not None):
         logits = model(x)
     optimiser.zero_grad(set_to_none=True)
     F.binary_cross_entropy_with_logits(logits.float(), y).backward()

@@ -41,6 +41,13 @@ def fast_layout(model: nn.Module, device: torch.device) -> nn.Module:
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def half_precision(device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the GPU has it, else float16; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
 # First row and column of the recipe's window of 184 x 152 pixels: it holds the MNI152 brain, which
 # spans rows 25 to 205 and columns 26 to 170.
 WINDOW = (23, 22)
@@ -54,7 +61,8 @@ def shrink(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     that many pixels square are averaged.
     """
     if recipe.window:
-        images = images[..., WINDOW[0] : WINDOW[0] + 184, WINDOW[1] : WINDOW[1] + 152]
+        (above, left), (height, width) = WINDOW, recipe.field_of_view()
+        images = images[..., above : above + height, left : left + width]
     rows, columns = (n * recipe.downsample for n in recipe.input_size())
     padded = F.pad(images, (0, columns - images.shape[-1], 0, rows - images.shape[-2]))
     return F.avg_pool2d(padded, recipe.downsample)
@@ -68,9 +76,9 @@ def grow(logits: torch.Tensor, recipe: Recipe) -> torch.Tensor:
         )
     if not recipe.window:
         return logits[..., : SLICE[0], : SLICE[1]]
-    above, left = WINDOW
-    below, right = SLICE[0] - above - 184, SLICE[1] - left - 152
-    return F.pad(logits[..., :184, :152], (left, right, above, below), value=NO_LESION)
+    (above, left), (height, width) = WINDOW, recipe.field_of_view()
+    below, right = SLICE[0] - above - height, SLICE[1] - left - width
+    return F.pad(logits[..., :height, :width], (left, right, above, below), value=NO_LESION)
 
 
 @torch.inference_mode()

@@ -57,15 +57,15 @@ class Recipe:
             chosen["size"] = self.input_size()
         return chosen
 
+    def field_of_view(self) -> tuple[int, int]:
+        """Rows and columns, in pixels of 1 mm, of the part of a slice that the model sees."""
+        return (184, 152) if self.window else (232, 196)
+
     def input_size(self) -> tuple[int, int]:
         """Rows and columns that the model sees, padded to multiples of 4: 232 x 196 in full."""
-        whole = (184, 152) if self.window else (232, 196)
-        rows, columns = (-(-n // (4 * self.downsample)) * 4 for n in whole)
+        multiple = 4 * self.downsample
+        rows, columns = (-(-n // multiple) * 4 for n in self.field_of_view())
         return rows, columns
-
-    def to_json(self) -> str:
-        """All fields as JSON, the content of a run's ``recipe.json``."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change with any field but the profile's name."""

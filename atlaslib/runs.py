@@ -8,8 +8,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from atlaslib.cohort import Cohort, DataError, home
+from atlaslib.cohort import Cohort, DataError, home, write_aside
 from atlaslib.models import build_model
 from atlaslib.recipes import Recipe
 
@@ -141,18 +139,6 @@ def packages() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "from source"
     return found
-
-
-def write_aside(path: Path, write: Callable[[str], object]) -> None:
-    """Write a file through ``write(name)`` under another name, then rename it into place."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        write(name)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,7 @@ from nibabel.wrapstruct import WrapStructError
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from atlaslib.cohort import Cohort, DataError, Scan, home, scan_digest
+from atlaslib.cohort import Cohort, DataError, Scan, home, scan_digest, write_aside
 
 GRID = (197, 233, 189)  # voxels of 1 mm in MNI space: x to the right, y forward, z up
 SLICE = (232, 196)  # rows (anterior up), columns (patient's left on the left)
@@ -184,13 +183,12 @@ def _build(scan: Scan, target: Path) -> None:
     records["mask"] = np.packbits(mask.reshape(GRID[2], -1), axis=1)
     records["lesion_pixels"] = mask.sum((1, 2))
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file:
-        try:
+
+    def save(name: str) -> None:
+        with open(name, "wb") as file:  # given a name, numpy would add a suffix
             np.save(file, records, allow_pickle=False)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, target)
+
+    write_aside(target, save)
 
 
 def _open(scan: Scan) -> np.ndarray:

@@ -24,7 +24,15 @@ from tqdm.auto import tqdm
 
 from atlaslib import anatomy, infarcts, phantom
 from atlaslib.anatomy import Float
-from atlaslib.cohort import METADATA, SYNTHETIC_MARK, Cohort, DataError, home, load_cohort
+from atlaslib.cohort import (
+    METADATA,
+    SYNTHETIC_MARK,
+    Cohort,
+    DataError,
+    home,
+    load_cohort,
+    write_aside,
+)
 from atlaslib.infarcts import Carved, Infarct
 from atlaslib.people import Person, draw_people, metadata
 from atlaslib.phantom import Scanner
@@ -96,8 +104,8 @@ def make_cohort(
     if missing:
         _make_scans(root, missing, len(jobs), workers, progress)
     files = sum(len(_file_names(person)) for person, _ in jobs)
-    _write_aside(root / METADATA, metadata(people).to_csv(index=False).encode())
-    _write_aside(root / SYNTHETIC_MARK, _mark(settings, files))
+    write_aside(root / METADATA, lambda name: metadata(people).to_csv(name, index=False))
+    write_aside(root / SYNTHETIC_MARK, lambda name: Path(name).write_bytes(_mark(settings, files)))
     return load_cohort(root)
 
 
@@ -144,7 +152,7 @@ def _claim(root: Path, settings: dict[str, int]) -> int:
                 f"{root}: holds {', '.join(found[:3])}; "
                 "a synthetic cohort needs a new or empty folder"
             )
-        _write_aside(mark, _mark(settings, files=0))
+        write_aside(mark, lambda name: Path(name).write_bytes(_mark(settings, files=0)))
         return 0
     if strange := [name for name in found if name not in expected]:
         raise DataError(f"{root}: holds {', '.join(strange[:3])} beside the synthetic cohort")
@@ -293,9 +301,3 @@ def _write_nifti(path: Path, voxels: NDArray[np.uint8]) -> None:
     image.set_sform(affine, code=4)  # MNI152
     image.set_qform(affine, code=4)
     path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
-
-
-def _write_aside(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(content)
-    aside.replace(path)

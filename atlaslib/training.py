@@ -18,8 +18,15 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 
-from atlaslib.cohort import Cohort
-from atlaslib.evaluation import best_device, fast_layout, score, shrink, slice_logits
+from atlaslib.cohort import Cohort, write_aside
+from atlaslib.evaluation import (
+    best_device,
+    fast_layout,
+    half_precision,
+    score,
+    shrink,
+    slice_logits,
+)
 from atlaslib.models import build_model, count_parameters
 from atlaslib.recipes import Recipe
 from atlaslib.runs import (
@@ -30,7 +37,6 @@ from atlaslib.runs import (
     packages,
     run_folder,
     start,
-    write_aside,
     write_json,
 )
 from atlaslib.slices import SliceDataset
@@ -94,7 +100,7 @@ def train(
         set_prior(model, slices, recipe)
     model = fast_layout(model, device)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
-    half = _half_precision(device)
+    half = half_precision(device)
     scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
     state = _State(folder, model, optimiser, scaler)
     state.resume(device)
@@ -161,7 +167,8 @@ def set_prior(model: nn.Module, slices: SliceDataset, recipe: Recipe) -> None:
     if bias is None:
         return
     lesion = slices.table.lesion_pixels.to_numpy()[epoch_order(slices.table, recipe, 0)]
-    share = recipe.pos_weight * max(lesion.mean(), 1e-3) / (232 * 196 - lesion.mean())
+    rows, columns = recipe.field_of_view()
+    share = recipe.pos_weight * max(lesion.mean(), 1e-3) / (rows * columns - lesion.mean())
     with torch.no_grad():
         bias.fill_(float(np.log(share)))
 
@@ -202,13 +209,6 @@ def validate(model: nn.Module, slices: SliceDataset, recipe: Recipe) -> dict[str
         "validation_loss": float(table.loss.mean()),
         "validation_dice": float(table.dice.mean()),
     }
-
-
-def _half_precision(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the GPU has it, else float16; None on a CPU."""
-    if device.type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def _resident(slices: SliceDataset, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
