@@ -152,10 +152,11 @@ def difference(
     return Effect(mean, low, high, int(pairs.subject.nunique()))
 
 
-# Short runs for comparing many arms: the rest of the recipe is the profile's own.
-_SHORT: dict[str, dict[str, int]] = {
-    "smoke": {"epochs": 1},
-    "quick": {"epochs": 1, "downsample": 4, "batch_size": 16},
+# Short runs for comparing many arms: the rest of the recipe is the profile's own. Their rate is a
+# power of ten, so that one run serves the comparison of rates and that of batch sizes.
+_SHORT: dict[str, dict[str, int | float]] = {
+    "smoke": {"epochs": 1, "learning_rate": 0.001},
+    "quick": {"epochs": 1, "learning_rate": 0.001, "downsample": 4, "batch_size": 16},
     "paper": {"epochs": 10},
 }
 
