@@ -10,18 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atlaslib.cohort import Cohort, DataError, Scan, home, load_cohort
+    from atlaslib.cohort import Cohort, DataError, Scan, home
     from atlaslib.evaluation import evaluate, predict, summary
     from atlaslib.metrics import dice
     from atlaslib.models import build_model
     from atlaslib.recipes import Recipe, recipe
+    from atlaslib.releases import load_cohort
     from atlaslib.runs import Run, load_run
     from atlaslib.slices import SliceDataset
     from atlaslib.synthetic import make_cohort, open_cohort
     from atlaslib.training import train
 
 _ROOMS = {
-    "cohort": ("Cohort", "DataError", "Scan", "home", "load_cohort"),
+    "cohort": ("Cohort", "DataError", "Scan", "home"),
+    "releases": ("load_cohort",),
     "synthetic": ("make_cohort", "open_cohort"),
     "slices": ("SliceDataset",),
     "metrics": ("dice",),

@@ -1,8 +1,9 @@
-"""The command line: ``atlaslib synth | train | evaluate | predict``."""
+"""The command line: ``atlaslib synth | unpack | check | train | evaluate | predict``."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +15,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a wrong input ends with one line and exit code 1 (2 for a wrong call)."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (ValueError, OSError, RuntimeError) as error:
         print(f"atlaslib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("atlaslib: stopped; the same command goes on where it was", file=sys.stderr)
+        print("atlaslib: stopped; give the same command again to go on", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,6 +33,23 @@ def _parser() -> argparse.ArgumentParser:
     synth.add_argument("--subjects", type=int, required=True, metavar="N")
     synth.add_argument("--seed", type=int, default=0, metavar="S")
     synth.set_defaults(run=_synth)
+
+    unpack = commands.add_parser(
+        "unpack",
+        help="decrypt and extract an archive of ATLAS",
+        allow_abbrev=False,  # --key SECRET would pass for --key-file, and be shown in an error
+    )
+    unpack.add_argument("archive", metavar="ARCHIVE", type=Path)
+    unpack.add_argument("folder", metavar="DIR", type=Path)
+    unpack.add_argument(
+        "--key-file", type=Path, metavar="FILE", help="else ATLAS_KEY is used, or the key asked for"
+    )
+    unpack.set_defaults(run=_unpack)
+
+    check = commands.add_parser("check", help="list every fault of a folder of ATLAS")
+    check.add_argument("folder", metavar="DIR", type=Path)
+    check.add_argument("--json", action="store_true", help="for programs: one JSON object")
+    check.set_defaults(run=_check)
 
     train = commands.add_parser("train", help="train a model; resumes by itself")
     train.add_argument("name", metavar="NAME", help="baseline, resnet or zero")
@@ -59,6 +76,35 @@ def _parser() -> argparse.ArgumentParser:
 def _synth(options: argparse.Namespace) -> None:
     cohort = atlaslib.make_cohort(options.folder, options.subjects, options.seed)
     print(f"{len(cohort)} synthetic scans of {len(cohort.subjects)} subjects in {options.folder}")
+
+
+def _unpack(options: argparse.Namespace) -> None:
+    from atlaslib.archives import is_encrypted, read_key, unpack
+
+    key = read_key(options.key_file) if is_encrypted(options.archive) else None
+    folder = unpack(options.archive, options.folder, key)
+    print(f"{folder}: unpacked; see what it holds with: atlaslib check {folder}")
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Exit code 0 if training can start, else 1."""
+    from atlaslib.faults import check
+
+    found, faults = check(options.folder)
+    blocking = int(faults.blocks.sum())
+    subjects = len({scan.subject for scan in found.scans})
+    if options.json:
+        counts = {"release": found.release, "scans": len(found.scans), "subjects": subjects}
+        print(json.dumps({**counts, "faults": faults.to_dict("records")}, indent=1))
+        return int(blocking > 0)
+    width = max(map(len, faults.kind), default=0)
+    for row in faults.itertuples():
+        print(f"{'blocks ' if row.blocks else 'look at'}  {row.kind:{width}}  {row.message}")
+    print(
+        f"{found.release}: {len(found.scans)} scans of {subjects} subjects, {len(faults)} faults, "
+        f"{blocking} of which block training"
+    )
+    return int(blocking > 0)
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Finding scans on disk: which subjects, sessions and sites a folder of ATLAS holds.
+"""What a folder of scans holds: scans, cohorts, splits, and where the library keeps things.
 
 Nothing here opens voxel data. A :class:`Scan` names the files of one T1-weighted image and of
 all its lesion masks; a :class:`Cohort` is a sequence of scans.
@@ -6,12 +6,13 @@ all its lesion masks; a :class:`Cohort` is a sequence of scans.
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import hashlib
 import itertools
 import os
 import re
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,23 +23,36 @@ import numpy as np
 import pandas as pd
 
 METADATA = "ATLAS_Meta-Data_Release_1.1_standard_mni.csv"
-_T1 = re.compile(r"^(?P<subject>\d+)_t1w_deface_stx\.nii(\.gz)?$")
-_MASK = re.compile(r"^(?P<subject>\d+)_LesionSmooth(_\d+)?_stx\.nii(\.gz)?$")
+SYNTHETIC_MARK = "synthetic.json"  # written by make_cohort; ATLAS has no such file
 
 
 class DataError(ValueError):
-    """A data folder or file is not what it should be; the message is one clear line."""
+    """A data folder or file is not what it should be; the message is one clear line.
+
+    Attributes
+    ----------
+    kind : str
+        The kind of fault in a word or two, for programs: "no mask", "shape", ...
+    blocks : bool
+        False for what deserves a look, but does not keep training from starting.
+    """
+
+    def __init__(self, message: str, kind: str = "data", blocks: bool = True) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.blocks = blocks
 
 
 @dataclass(frozen=True)
 class Scan:
     """One T1-weighted image with its lesion masks (one file per lesion in release 1.x)."""
 
-    subject: str  # as in the folder's name, leading zeros kept: "090012"
-    session: str  # "t01" or "t02"
-    site: str  # "Site2"
+    subject: str  # as the release names it: "090012", "c0003s0002", "sub-r001s001"
+    session: str  # likewise: "t01", "ses-1"
+    site: str  # likewise: "Site2", "c0003", "R001"
     t1: Path
-    masks: tuple[Path, ...]  # the scan's target is the union of all of them
+    masks: tuple[Path, ...]  # the scan's target is the union of all; none in the test set of R2.0
+    space: str = "MNI"  # or "native": as the scanner saw it
 
     @property
     def name(self) -> str:
@@ -52,6 +66,8 @@ class Cohort(Sequence[Scan]):
 
     root: Path
     scans: tuple[Scan, ...]
+    release: str = "R1.1"  # "R1.1", "R1.2", "R2.0" or "synthetic"
+    metadata: Path | None = None  # the release's table of subjects, if it was found
 
     def __len__(self) -> int:
         return len(self.scans)
@@ -62,21 +78,30 @@ class Cohort(Sequence[Scan]):
     def __getitem__(self, index: slice) -> Cohort: ...
     def __getitem__(self, index: int | slice) -> Scan | Cohort:
         if isinstance(index, slice):
-            return Cohort(self.root, self.scans[index])
+            return self.only(self.scans[index])
         return self.scans[index]
 
     def __iter__(self) -> Iterator[Scan]:
         return iter(self.scans)
 
+    def only(self, scans: Sequence[Scan]) -> Cohort:
+        """The same cohort with some of its scans."""
+        return dataclasses.replace(self, scans=tuple(scans))
+
+    @property
+    def labelled(self) -> Cohort:
+        """The scans that have a lesion mask: all but the test set of R2.0."""
+        return self.only([scan for scan in self.scans if scan.masks])
+
     @property
     def synthetic(self) -> bool:
         """True for a cohort made by :func:`atlaslib.make_cohort`, False for anything else."""
-        return (self.root / SYNTHETIC_MARK).is_file()
+        return self.release == "synthetic"
 
     @property
     def source(self) -> str:
-        """Origin of the scans, for titles and tables, "synthetic cohort" or "ATLAS"."""
-        return "synthetic cohort" if self.synthetic else "ATLAS"
+        """Origin of the scans, for titles and tables: "synthetic cohort", "ATLAS R1.1", ..."""
+        return "synthetic cohort" if self.synthetic else f"ATLAS {self.release}"
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -84,7 +109,14 @@ class Cohort(Sequence[Scan]):
         return tuple(dict.fromkeys(scan.subject for scan in self.scans))
 
     def table(self) -> pd.DataFrame:
-        """One row per scan: subject, session, site, number of masks, and the T1's path."""
+        """One row per scan, with the release's own metadata joined where it was found.
+
+        Returns
+        -------
+        DataFrame
+            subject, session, site, number of masks, the T1's path below the root; then the
+            columns of the metadata under their own names, empty for scans it does not mention.
+        """
         rows = [
             {
                 "subject": scan.subject,
@@ -95,7 +127,8 @@ class Cohort(Sequence[Scan]):
             }
             for scan in self.scans
         ]
-        return pd.DataFrame(rows, columns=["subject", "session", "site", "masks", "t1"])
+        table = pd.DataFrame(rows, columns=["subject", "session", "site", "masks", "t1"])
+        return table if self.metadata is None else _joined(table, self.metadata)
 
     def split(
         self,
@@ -103,7 +136,7 @@ class Cohort(Sequence[Scan]):
         seed: int = 0,
         by: str = "subject",
     ) -> tuple[Cohort, Cohort, Cohort]:
-        """Divide at random into training, validation and test cohorts.
+        """Divide the labelled scans at random into training, validation and test cohorts.
 
         Parameters
         ----------
@@ -128,8 +161,9 @@ class Cohort(Sequence[Scan]):
             raise ValueError(f"split by 'subject' or 'site', not by {by!r}")
         if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
             raise ValueError(f"split needs three positive fractions that sum to 1, not {fractions}")
+        scans = self.labelled.scans
         # sorted: the split depends on the names alone, not on the order of the folder
-        units = sorted({getattr(scan, by) for scan in self.scans})
+        units = sorted({getattr(scan, by) for scan in scans})
         if len(units) < 3:
             raise DataError(f"{self.root}: a split needs at least 3 {by}s, found {len(units)}")
         order = np.random.default_rng(seed).permutation(len(units))
@@ -141,8 +175,7 @@ class Cohort(Sequence[Scan]):
         parts = []
         for start, end in itertools.pairwise(edges):
             chosen = {units[i] for i in order[start:end]}
-            kept = tuple(scan for scan in self.scans if getattr(scan, by) in chosen)
-            parts.append(Cohort(self.root, kept))
+            parts.append(self.only([scan for scan in scans if getattr(scan, by) in chosen]))
         return parts[0], parts[1], parts[2]
 
     def fingerprint(self) -> str:
@@ -153,94 +186,68 @@ class Cohort(Sequence[Scan]):
         return digest.hexdigest()[:12]
 
 
-SYNTHETIC_MARK = "synthetic.json"  # written by make_cohort; ATLAS has no such file
+# --- metadata -----------------------------------------------------------------------------------
 
 
-def load_cohort(root: str | os.PathLike[str]) -> Cohort:
-    """Find the scans of a folder in the tree of ATLAS R1.1, or of the synthetic cohort.
+def subject_key(text: object) -> str:
+    """What is left of a subject's name when releases and spreadsheets have had their way with it.
 
-    Parameters
-    ----------
-    root : path
-        The folder that holds ``Site1``, ``Site2``, ...; a session's folder, such as
-        ``Site2/090012/t01``, holds ``090012_t1w_deface_stx.nii.gz`` and, for each lesion,
-        ``090012_LesionSmooth_stx.nii.gz``, ``090012_LesionSmooth_1_stx.nii.gz``, ...
-        Files may be compressed or not.
-
-    Returns
-    -------
-    Cohort
-        Scans ordered by site, subject and session.
-
-    Raises
-    ------
-    DataError
-        If the folder is missing, empty or holds something else; if a scan has no mask, or a
-        folder has a mask but no scan. The message names the file.
+    "031844", 31844 and "31844.0" are one subject, and so are "sub-r001s001" and "r001s001".
     """
-    root = Path(root).expanduser()
-    if not root.exists():
-        raise DataError(f"{root}: no such folder; expected one that holds Site1, Site2, ...")
-    if not root.is_dir():
-        raise DataError(f"{root}: is a file; expected the folder that holds Site1, Site2, ...")
-    scans = []
-    for folder in sorted(root.glob("Site*/*/*/")):
-        scan = _scan_of(folder)
-        if scan is not None:
-            scans.append(scan)
-    if not scans:
-        empty = not any(root.iterdir())
-        found = "it is empty" if empty else "found " + ", ".join(sorted(os.listdir(root))[:4])
-        raise DataError(
-            f"{root}: no ATLAS scans here; expected "
-            f"Site1/SUBJECT/t01/SUBJECT_t1w_deface_stx.nii.gz, {found}"
-        )
-    _refuse_twins(scans)
-    return Cohort(root, tuple(scans))
+    name = str(text).strip().casefold().removeprefix("sub-").removesuffix(".0")
+    return name.lstrip("0")
 
 
-def _scan_of(folder: Path) -> Scan | None:
-    """The scan in one session's folder; None if the folder holds no image at all."""
-    subject = folder.parent.name
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    t1s = [path for path in files if _T1.match(path.name)]
-    masks = tuple(path for path in files if _MASK.match(path.name))
-    if not t1s and not masks:
-        return None
-    if not t1s:
-        raise DataError(
-            f"{masks[0]}: a lesion mask without a scan; expected "
-            f"{subject}_t1w_deface_stx.nii.gz beside it"
-        )
-    if len(t1s) > 1:
-        raise DataError(f"{t1s[1]}: a second T1 in one session, beside {t1s[0].name}")
-    if not masks:
-        raise DataError(
-            f"{t1s[0]}: a scan without a lesion mask; expected "
-            f"{subject}_LesionSmooth_stx.nii.gz beside it"
-        )
-    for path in (t1s[0], *masks):
-        if not path.name.startswith(f"{subject}_"):
-            raise DataError(f"{path}: belongs to another subject than its folder {subject}")
-    return Scan(subject, folder.name, folder.parent.parent.name, t1s[0], masks)
+def _session_key(text: object) -> str:
+    """The session's number: 1 for "t01", " t01", "ses-1" and 1."""
+    digits = re.search(r"\d+", str(text))
+    return str(int(digits[0])) if digits else ""
 
 
-def _refuse_twins(scans: list[Scan]) -> None:
-    """Two scans of one name would be one scan to every table and split."""
-    seen: dict[str, list[Path]] = defaultdict(list)
-    for scan in scans:
-        seen[scan.name].append(scan.t1)
-    for paths in seen.values():
-        if len(paths) > 1:
-            raise DataError(f"{paths[1]}: the same subject and session as {paths[0]}")
+def _joined(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Join by the column whose values name most of the subjects, whatever the column is called."""
+    metadata = _read_metadata(path)
+    wanted = set(table.subject.map(subject_key))
+    hits = {name: metadata[name].map(subject_key).isin(wanted).sum() for name in metadata}
+    if not hits or max(hits.values()) == 0:
+        return table
+    column = max(hits, key=lambda name: hits[name])
+    left = {"_subject": table.subject.map(subject_key)}
+    right = {"_subject": metadata[column].map(subject_key)}
+    sessions = [name for name in metadata if str(name).strip().casefold().startswith("session")]
+    if sessions:
+        left["_session"] = table.session.map(_session_key)
+        right["_session"] = metadata[sessions[0]].map(_session_key)
+    kept = metadata.drop(columns=[column, *sessions[:1]])
+    kept = kept.rename(columns={name: f"{name} (metadata)" for name in kept if name in table})
+    other = kept.assign(**right).drop_duplicates(list(right))
+    joined = table.assign(**left).merge(other, "left", list(left), validate="many_to_one")
+    return joined.drop(columns=list(left))
+
+
+def _read_metadata(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix.casefold() == ".csv":
+            return pd.read_csv(path, encoding="utf-8-sig", encoding_errors="replace")
+        return pd.read_excel(path)
+    except OSError as error:
+        raise unopened(path, error) from None
+    except Exception as error:  # a damaged workbook raises whatever its parser stumbles over
+        raise DataError(f"{path}: not a readable table ({error})", "metadata") from None
+
+
+# --- files --------------------------------------------------------------------------------------
 
 
 def scan_digest(scan: Scan) -> str:
     """SHA-256 over the bytes of a scan's files: the scan's identity, whatever its path or date."""
     digest = hashlib.sha256()
     for path in (scan.t1, *scan.masks):
-        stat = path.stat()
-        digest.update(_file_digest(path, stat.st_mtime_ns, stat.st_size).encode())
+        try:
+            stat = path.stat()
+            digest.update(_file_digest(path, stat.st_mtime_ns, stat.st_size).encode())
+        except OSError as error:
+            raise unopened(path, error) from None
     return digest.hexdigest()
 
 
@@ -249,6 +256,23 @@ def _file_digest(path: Path, mtime_ns: int, size: int) -> str:
     """Time and size are in the key, so that a file changed in this process is read again."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content; :class:`DataError` if it cannot be had."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unopened(path, error) from None
+
+
+def unopened(path: Path, error: OSError) -> DataError:
+    """What to say of a file or folder that the system does not give."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: no such file", "missing")
+    if isinstance(error, PermissionError):
+        return DataError(f"{path}: no right to read it", "rights")
+    return DataError(f"{path}: cannot be opened ({error.strerror})", "unreadable")
 
 
 def home() -> Path:
@@ -265,13 +289,24 @@ def home() -> Path:
     return Path.home() / ".cache" / "atlaslib"
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def write_aside(path: Path, write: Callable[[str], object]) -> None:
-    """Write a file through ``write(name)`` under another name, then rename it into place."""
+    """Write a file through ``write(name)`` under another name, then rename it into place.
+
+    Raises
+    ------
+    DataError
+        If the disk is full. Nothing is left behind, and a file of that name stays as it was.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     try:
         write(name)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise DataError(f"{path}: not written, the disk is full", "disk") from None
         raise

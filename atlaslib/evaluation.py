@@ -16,15 +16,8 @@ from atlaslib.cohort import Cohort, DataError, Scan
 from atlaslib.metrics import bootstrap_mean, dice_by_slice, pooled_dice
 from atlaslib.recipes import Recipe
 from atlaslib.runs import Run
-from atlaslib.slices import (
-    SLICE,
-    SliceDataset,
-    normalise,
-    read_image,
-    read_voxels,
-    to_slices,
-    to_volume,
-)
+from atlaslib.slices import SLICE, SliceDataset, normalise, to_slices, to_volume
+from atlaslib.volumes import read_t1
 
 THRESHOLD = 0.5  # on the probability, as in the original code
 VOXEL_ML = 0.001  # a voxel is 1 mm3
@@ -205,7 +198,7 @@ def probabilities(run: Run, scan: Scan | str | os.PathLike[str]) -> np.ndarray:
     """
     path = scan.t1 if isinstance(scan, Scan) else Path(scan)
     try:
-        levels = normalise(read_voxels(read_image(path), path).astype(np.float32))
+        levels = normalise(read_t1(path).voxels)
     except DataError as error:
         raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     device = best_device()

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from atlaslib.cohort import Cohort, Scan
-from atlaslib.slices import read_scan
+from atlaslib.volumes import read_lesion
 
 SMALLEST = 50  # voxels: smaller components are not counted as lesions
 ONE_SIDED = 0.9  # share of the voxels on one side that makes a scan's lesion "left" or "right"
@@ -63,9 +63,9 @@ def lesion_table(cohort: Cohort) -> pd.DataFrame:
 
 
 def _measure(scan: Scan) -> dict[str, object]:
-    volume = read_scan(scan)
-    voxel = float(abs(np.linalg.det(volume.affine[:3, :3])))  # mm3
-    sizes = _pieces(volume.mask)
+    lesion = read_lesion(scan)
+    voxel = float(abs(np.linalg.det(lesion.affine[:3, :3])))  # mm3
+    sizes = _pieces(lesion.voxels)
     total = int(sizes.sum())
     return {
         "subject": scan.subject,
@@ -74,8 +74,8 @@ def _measure(scan: Scan) -> dict[str, object]:
         "volume_mm3": total * voxel,
         "components": int((sizes >= SMALLEST).sum()),
         "largest_share": float(sizes.max() / total) if total else np.nan,
-        "lesion_slices": int(volume.mask.any(axis=(0, 1)).sum()),
-        "hemisphere": hemisphere(volume.mask, volume.affine),
+        "lesion_slices": int(lesion.voxels.any(axis=(0, 1)).sum()),
+        "hemisphere": hemisphere(lesion.voxels, lesion.affine),
     }
 
 

@@ -25,7 +25,7 @@ from atlaslib.recipes import Recipe
 
 # The modules whose code decides what weights a run ends with. Runs made by other code are other
 # runs: a corrected model must not find the numbers of the faulty one.
-_CODE = ("slices.py", "training.py", "evaluation.py", "metrics.py", "models")
+_CODE = ("volumes.py", "slices.py", "training.py", "evaluation.py", "metrics.py", "models")
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class Run:
             If none is left.
         """
         seen = {*self.provenance["split"]["train"], *self.provenance["split"]["validation"]}
-        left = tuple(scan for scan in cohort if scan.subject not in seen)
+        left = [scan for scan in cohort.labelled if scan.subject not in seen]
         if not left:
             raise DataError(f"{cohort.root}: this run was trained on all of its subjects")
-        return Cohort(cohort.root, left)
+        return cohort.only(left)
 
 
 def load_run(folder: str | os.PathLike[str], model: nn.Module | None = None) -> Run:
@@ -101,6 +101,8 @@ def load_run(folder: str | os.PathLike[str], model: nn.Module | None = None) -> 
         history = pd.read_csv(folder / "history.csv")
     except (ValueError, TypeError, OSError) as error:
         raise DataError(f"{folder}: damaged run ({error})") from None
+    if not isinstance(provenance, dict):
+        raise DataError(f"{folder}: damaged run (provenance.json holds no object)")
     return Run(folder, chosen, history, provenance, model)
 
 
@@ -162,8 +164,9 @@ def start(folder: Path, recipe: Recipe, key: str) -> None:
             raise DataError(
                 f"{folder}: holds a run of another recipe, cohort or version of the code"
             )
-        return
-    if any(folder.iterdir()):
+    elif any(not path.name.startswith(".") for path in folder.iterdir()):
         raise DataError(f"{folder}: is not empty and holds no run; choose another folder")
-    write_json(folder / "recipe.json", dataclasses.asdict(recipe))
+    # the mark first: a process killed here must not leave a folder that is refused from then on
     write_aside(mark, lambda name: Path(name).write_text(key + "\n"))
+    if not (folder / "recipe.json").is_file():
+        write_json(folder / "recipe.json", dataclasses.asdict(recipe))

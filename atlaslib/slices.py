@@ -1,9 +1,9 @@
 """From NIfTI volumes to normalised 232 x 196 slices and back, and the store that keeps them.
 
-A volume is read once, normalised, cut into axial slices and written as one memory-mapped file
-of 8-bit records; every later epoch, run and process reads that file. The file's name is derived
-from the content of the scan's files and from the settings here, so a changed scan is built
-again and nothing else is.
+A volume is read once, normalised, cut into axial slices and written as one file of 8-bit records
+with a checksum; every later epoch, run and process maps that file into memory. The file's name
+is derived from the content of the scan's files and from the settings here, so a changed scan is
+built again and nothing else is.
 """
 
 from __future__ import annotations
@@ -13,23 +13,19 @@ import os
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from atlaslib.cohort import Cohort, DataError, Scan, home, scan_digest, write_aside
+from atlaslib.volumes import GRID, brain_mask, read_parts
 
-GRID = (197, 233, 189)  # voxels of 1 mm in MNI space: x to the right, y forward, z up
 SLICE = (232, 196)  # rows (anterior up), columns (patient's left on the left)
 
 # In-brain percentiles and the 8-bit levels that they become. The margins keep what is darker
@@ -44,86 +40,10 @@ _RECORD = np.dtype(
         ("lesion_pixels", "<i4"),
     ]
 )
-# What nibabel and zlib raise on a file that is cut short or no image at all.
-_UNREADABLE = (
-    ImageFileError,
-    HeaderDataError,
-    WrapStructError,
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-)
-_VERSION = 1  # to be raised when the meaning of a record changes
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A scan's voxels in RAS orientation."""
-
-    t1: np.ndarray  # (197, 233, 189) float32, the file's own intensities
-    mask: np.ndarray  # (197, 233, 189) bool, the union of all lesion masks
-    affine: np.ndarray  # (4, 4), voxel indices to mm
-
-
-def read_image(path: Path) -> nib.spatialimages.SpatialImage:
-    """Open a NIfTI file, reoriented to RAS, and check that it lies on the MNI grid.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, is no NIfTI image, or has another shape than 197 x 233 x 189.
-    """
-    try:
-        image = nib.as_closest_canonical(nib.Nifti1Image.from_filename(path))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: not a readable NIfTI image ({error})") from None
-    if image.shape != GRID:
-        raise DataError(
-            f"{path}: expected {_by(GRID)} voxels of 1 mm (MNI space), found {_by(image.shape)}"
-        )
-    return image
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def read_voxels(image: nib.spatialimages.SpatialImage, path: Path) -> np.ndarray:
-    """Decompress; a file cut short is found only here."""
-    try:
-        return np.asanyarray(image.dataobj)
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: damaged or cut short ({error})") from None
-
-
-def read_scan(scan: Scan) -> Volume:
-    """Read a scan's T1 and the union of its lesion masks.
-
-    Masks are read as ``> 0``: releases differ in whether lesion is stored as 1 or 255, and some
-    masks are smoothed.
-
-    Raises
-    ------
-    DataError
-        As :func:`read_image`.
-    """
-    image = read_image(scan.t1)
-    t1 = read_voxels(image, scan.t1).astype(np.float32)
-    mask = np.zeros(GRID, dtype=bool)
-    for path in scan.masks:
-        mask |= read_voxels(read_image(path), path) > 0
-    return Volume(t1, mask, image.affine)
-
-
-@lru_cache(maxsize=1)
-def brain_mask() -> np.ndarray:
-    """The MNI152 template's brain, (197, 233, 189) bool, as nilearn ships it."""
-    from nilearn.datasets import load_mni152_brain_mask  # slow to import
-
-    return np.asarray(load_mni152_brain_mask(resolution=1).dataobj) > 0
+_BYTES = GRID[2] * _RECORD.itemsize
+_CHECKSUM = 4  # bytes of CRC-32 after the records
+_VERSION = 2  # to be raised when the meaning of a record changes
+_WORKERS = min(os.cpu_count() or 1, 6)  # each holds a volume or two: 6 stay well below 2 GB
 
 
 def normalise(t1: np.ndarray) -> np.ndarray:
@@ -146,12 +66,31 @@ def normalise(t1: np.ndarray) -> np.ndarray:
     DataError
         If the brain's intensities are constant or not finite.
     """
-    low, high = np.percentile(t1[brain_mask()], PERCENTILES)
+    planes = t1.T  # files are stored with x running fastest, numpy likes the last axis to
+    low, high = _percentiles(planes[brain_mask().T])
     if not np.isfinite([low, high]).all() or high <= low:
-        raise DataError(f"the brain's intensities run from {low} to {high}: nothing to scale")
-    scale = (LEVELS[1] - LEVELS[0]) / (high - low)
-    levels = (t1 - np.float32(low)) * np.float32(scale) + np.float32(LEVELS[0])
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+        text = f"the brain's intensities run from {low:g} to {high:g}: nothing to scale"
+        raise DataError(text, "constant")
+    scale = np.float32((LEVELS[1] - LEVELS[0]) / (high - low))
+    levels = np.empty(planes.shape, np.uint8)
+    for source, target in zip(planes, levels, strict=True):  # a plane stays in the cache
+        plane = source.astype(np.float32)
+        plane -= np.float32(low)
+        plane *= scale
+        plane += np.float32(LEVELS[0])
+        np.rint(plane, out=plane)
+        target[:] = np.clip(plane, 0, 255, out=plane)
+    return levels.T
+
+
+def _percentiles(values: np.ndarray) -> np.ndarray:
+    """``np.percentile``, by counting where there are few different values."""
+    if values.dtype != np.uint8:
+        return np.percentile(values, PERCENTILES)
+    ends = np.cumsum(np.bincount(values))
+    place = np.array(PERCENTILES) / 100 * (len(values) - 1)
+    below, above = (np.searchsorted(ends, f(place), "right") for f in (np.floor, np.ceil))
+    return below + (above - below) * (place % 1)
 
 
 def to_slices(volume: np.ndarray) -> np.ndarray:
@@ -170,42 +109,78 @@ def to_volume(slices: np.ndarray) -> np.ndarray:
     return np.rot90(np.moveaxis(full, 0, 2), k=-1, axes=(0, 1))
 
 
-def _build(scan: Scan, target: Path) -> None:
-    """Write a scan's records aside, then rename: a file that is there is complete."""
-    volume = read_scan(scan)
-    try:
-        image = normalise(volume.t1)
-    except DataError as error:
-        raise DataError(f"{scan.t1}: {error}") from None
-    mask = to_slices(volume.mask)
-    records = np.empty(GRID[2], _RECORD)
-    records["image"] = to_slices(image)
-    records["mask"] = np.packbits(mask.reshape(GRID[2], -1), axis=1)
-    records["lesion_pixels"] = mask.sum((1, 2))
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _store(scan: Scan) -> Path:
+    """The scan's file in the store, built if it is missing or damaged.
 
-    def save(name: str) -> None:
-        with open(name, "wb") as file:  # given a name, numpy would add a suffix
-            np.save(file, records, allow_pickle=False)
-
-    write_aside(target, save)
-
-
-def _open(scan: Scan) -> np.ndarray:
-    """A scan's memory-mapped records, built if they are missing or damaged."""
+    Another program may build the same file meanwhile: each writes its own aside, and whichever
+    is renamed last holds the same bytes.
+    """
     settings = f"{scan_digest(scan)} {_VERSION} {PERCENTILES} {LEVELS}"
     name = hashlib.sha256(settings.encode()).hexdigest()[:24]
-    path = home() / "slices" / f"{name}.npy"
-    for attempt in range(2):
-        if attempt or not path.exists():
-            _build(scan, path)
-        try:
-            records = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError):
-            continue
-        if records.shape == (GRID[2],) and records.dtype == _RECORD:
-            return records
-    raise DataError(f"{path}: cannot be read back after writing; is the disk full?")
+    path = home() / "slices" / f"{name}.slices"
+    if not _is_whole(path):
+        _build(scan, path)
+    return path
+
+
+def _build(scan: Scan, path: Path) -> None:
+    """Write a scan's records and their checksum."""
+    t1, volume_mask = read_parts(scan)
+    try:
+        image = normalise(t1.voxels)
+    except DataError as error:
+        raise DataError(f"{scan.t1}: {error}", error.kind) from None
+    records = np.zeros(GRID[2], _RECORD)
+    records["image"] = to_slices(image)
+    some = np.flatnonzero(volume_mask.any((0, 1)))  # most slices have no lesion to pack
+    mask = to_slices(volume_mask)[some].reshape(len(some), SLICE[0] * SLICE[1])
+    records["mask"][some] = np.packbits(mask, axis=1)
+    records["lesion_pixels"][some] = mask.sum(1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = records.view(np.uint8).data
+
+    def save(name: str) -> None:
+        with open(name, "wb") as file:
+            file.write(content)
+            file.write(zlib.crc32(content).to_bytes(_CHECKSUM, "little"))
+
+    write_aside(path, save)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return False
+    return stat.st_size == _BYTES + _CHECKSUM and _checked(path, stat.st_mtime_ns)
+
+
+@cache
+def _checked(path: Path, mtime_ns: int) -> bool:
+    """Whether the checksum is right; read once in a process, and not through the mapping."""
+    total, left = 0, _BYTES
+    with open(path, "rb") as file:
+        while left > 0 and (piece := file.read(min(left, 2**20))):
+            total, left = zlib.crc32(piece, total), left - len(piece)
+        return total == int.from_bytes(file.read(), "little")
+
+
+def _map(path: Path) -> np.ndarray:
+    """The records of a file in the store, mapped: read when touched, shared by all processes.
+
+    Unlike numpy's own mapping, torch's keeps no file open, and a cohort may have a thousand.
+    """
+    content = torch.from_file(str(path), shared=False, size=_BYTES, dtype=torch.uint8)
+    return content.numpy().view(_RECORD)
+
+
+def _refuse(scan: Scan) -> None:
+    if scan.space != "MNI":
+        text = "in native space; the models expect MNI space: take the standard-space release"
+        raise DataError(f"{scan.t1}: {text}", "native space")
+    if not scan.masks:
+        text = "has no lesion mask: it can be segmented, not trained on or scored"
+        raise DataError(f"{scan.t1}: {text}", "no mask")
 
 
 class SliceDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -230,19 +205,30 @@ class SliceDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     Raises
     ------
     DataError
-        If a file is unreadable, or not on the MNI grid.
+        If a file is unreadable, or not on the MNI grid; if a scan is in native space or has no
+        mask; if the disk is full.
     """
 
     def __init__(self, cohort: Cohort, progress: bool = True) -> None:
         self.cohort = cohort
+        for scan in cohort:
+            _refuse(scan)
         brain_mask()  # once, before the threads ask for it together
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            opened = pool.map(_open, cohort)
-            bar = tqdm(
-                opened, "slices", len(cohort), disable=not progress, leave=False, unit="scan"
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            stored = pool.map(_store, cohort)
+            self._paths = list(
+                tqdm(stored, "slices", len(cohort), disable=not progress, leave=False, unit="scan")
             )
-            self._records = list(bar)
+        self._records = [_map(path) for path in self._paths]
         self.table = self._make_table()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker of a data loader: the names of the files, not their content."""
+        return {name: value for name, value in self.__dict__.items() if name != "_records"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._records = [_map(path) for path in self._paths]
 
     def _make_table(self) -> pd.DataFrame:
         depth = GRID[2]
@@ -254,8 +240,9 @@ class SliceDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             "brain_pixels": np.tile(brain, len(self.cohort)),
         }
         table = pd.DataFrame(columns)
-        names = self.cohort.table()[["subject", "session", "site"]]
-        return table.join(names, on="scan")
+        for name in ("subject", "session", "site"):
+            table[name] = np.repeat([getattr(scan, name) for scan in self.cohort], depth)
+        return table
 
     def __len__(self) -> int:
         return len(self._records) * GRID[2]

@@ -30,12 +30,12 @@ from atlaslib.cohort import (
     Cohort,
     DataError,
     home,
-    load_cohort,
     write_aside,
 )
 from atlaslib.infarcts import Carved, Infarct
 from atlaslib.people import Person, draw_people, metadata
 from atlaslib.phantom import Scanner
+from atlaslib.releases import load_cohort
 
 _ASIDE = (".making-", f".{SYNTHETIC_MARK}")  # what an interrupted run may leave behind
 GENERATOR = 1  # raised whenever the same seed would give other voxels
@@ -115,12 +115,13 @@ def open_cohort(data_dir: str | os.PathLike[str] = "", profile: str = "quick") -
     Parameters
     ----------
     data_dir : path, default=""
-        A folder in the tree of ATLAS R1.1. Empty: the synthetic cohort, made on first use.
+        A folder of ATLAS, of which the scans with masks are given. Empty: the synthetic cohort,
+        made on first use.
     profile : {"smoke", "quick", "paper"}
         How many synthetic subjects: 8, 100 or 220.
     """
     if str(data_dir):
-        return load_cohort(data_dir)
+        return load_cohort(data_dir).labelled
     if profile not in SUBJECTS:
         raise ValueError(f"profile must be one of {', '.join(SUBJECTS)}, not {profile!r}")
     return make_cohort(home() / "synthetic" / f"{profile}-{GENERATOR}", SUBJECTS[profile])

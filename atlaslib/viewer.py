@@ -22,7 +22,8 @@ from PIL import Image
 
 from atlaslib.cohort import Scan
 from atlaslib.figures import COLOURS
-from atlaslib.slices import Volume, normalise, read_scan
+from atlaslib.slices import normalise
+from atlaslib.volumes import Volume, read_scan
 
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}  # the array axis that each plane cuts
 

@@ -66,7 +66,7 @@ def checked_data(data: str) -> str:
     """The data folder as an absolute path, or an end with one clear line; "" stays ""."""
     if not data:
         return ""
-    from atlaslib.cohort import DataError, load_cohort
+    from atlaslib import DataError, load_cohort
 
     try:
         cohort = load_cohort(data)

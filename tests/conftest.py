@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,25 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> atlaslib.Cohort:
 def scan_writer(tmp_path: Path) -> Callable[..., tuple[Path, list[Path]]]:
     """Write one more scan below ``tmp_path``."""
     return lambda subject="031844", **options: write_scan(tmp_path, subject, **options)
+
+
+@pytest.fixture
+def without_rights(tmp_path: Path) -> Callable[[Path], contextlib.AbstractContextManager[None]]:
+    """Make a file or folder unreadable; root, who may read all, becomes nobody meanwhile."""
+
+    @contextlib.contextmanager
+    def closed(path: Path) -> Iterator[None]:
+        mode, user = path.stat().st_mode, os.geteuid()
+        path.chmod(0)
+        if user == 0:
+            for folder in (tmp_path, *tmp_path.parents):
+                if folder.owner() == "root" and folder.stat().st_mode & 0o077 == 0:
+                    folder.chmod(0o711)
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(user)
+            path.chmod(mode)
+
+    return closed

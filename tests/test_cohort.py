@@ -23,7 +23,7 @@ def test_reads_the_tree(cohort):
     table = cohort.table()
     assert list(table.masks) == [2] * 8
     assert table.site.value_counts().to_dict() == {"Site1": 4, "Site2": 4}
-    assert cohort.source == "ATLAS"
+    assert cohort.source == "ATLAS R1.1"
 
 
 @pytest.mark.parametrize("by", ["subject", "site"])

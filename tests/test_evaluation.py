@@ -11,7 +11,8 @@ from volumes import save
 
 from atlaslib import DataError, dice, evaluate, predict, recipe, summary, train
 from atlaslib.evaluation import WINDOW, grow, probabilities, score, shrink
-from atlaslib.slices import brain_mask, read_scan, to_slices
+from atlaslib.slices import to_slices
+from atlaslib.volumes import brain_mask, read_scan
 
 
 @pytest.fixture(scope="module")

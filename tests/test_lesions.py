@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atlaslib.cohort import Cohort, load_cohort
+from atlaslib import Cohort, load_cohort
 from atlaslib.lesions import ATLAS_STATISTICS, compare_with_atlas, hemisphere, lesion_table
 
 SHAPE = (197, 233, 189)

@@ -27,7 +27,7 @@ def test_loss_falls_and_the_folder_is_complete(run, cohort):
     assert {"recipe.json", "history.csv", "weights.safetensors", "provenance.json"} <= names
     assert "checkpoint.pt" not in names
     assert run.provenance["cohort"] == cohort.fingerprint()
-    assert run.provenance["source"] == "ATLAS"
+    assert run.provenance["source"] == "ATLAS R1.1"
 
 
 def test_finished_run_is_found_again(run, cohort, monkeypatch):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from atlaslib import viewer
 from atlaslib.cohort import Scan
-from atlaslib.slices import GRID, Volume
+from atlaslib.volumes import GRID, Volume
 
 AFFINE = np.array([[1, 0, 0, -98], [0, 1, 0, -134], [0, 0, 1, -72], [0, 0, 0, 1]], dtype=float)
 LESION = (slice(60, 75), slice(100, 121), slice(90, 101))

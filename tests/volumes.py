@@ -7,7 +7,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from atlaslib.slices import GRID, brain_mask
+from atlaslib import anatomy
+from atlaslib.volumes import GRID, brain_mask
 
 AFFINE = np.array([[1, 0, 0, -98], [0, 1, 0, -134], [0, 0, 1, -72], [0, 0, 0, 1.0]])
 
@@ -48,3 +49,10 @@ def write_scan(
         save(folder / f"{subject}_LesionSmooth_1_stx.nii.gz", small * np.uint8(255)),
     ]
     return folder / f"{subject}_t1w_deface_stx.nii.gz", masks
+
+
+def region_at(field: np.ndarray, box: anatomy.Box) -> np.ndarray:
+    """The template's regions in the subject's space, by nearest neighbour."""
+    index = np.rint(anatomy.places(field, box)).astype(int)
+    index = np.clip(index, 0, np.array(anatomy.SHAPE)[:, None, None, None] - 1)
+    return anatomy.template().region[tuple(index)]

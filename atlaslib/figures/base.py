@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,14 @@ COLOURS = {
     "ATLAS": "#333333",
     "synthetic": "#009E73",
 }
+# Tol's muted palette: for models that have no colour of their own above
+_OTHERS = ("#AA4499", "#332288", "#44AA99", "#999933", "#882255", "#117733")
 DPI = 110
+
+
+def colour(name: str) -> str:
+    """A model's colour: the same in every figure, and for every name."""
+    return COLOURS.get(name) or _OTHERS[zlib.crc32(name.encode()) % len(_OTHERS)]
 
 
 class Picture(Figure):
@@ -83,11 +91,11 @@ def tidy(table: pd.DataFrame) -> Styler:
 
 
 def _short(value: object) -> str:
-    if value is None or value is pd.NA:
+    if value is None or value is pd.NA or value != value:
         return "–"
     if not isinstance(value, float):
         return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def plain_log(axis: Axes) -> None:

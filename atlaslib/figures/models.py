@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from atlaslib.figures.base import COLOURS, panels, show_slice
+from atlaslib.figures.base import COLOURS, colour, panels, show_slice
 
 
 def plot_images(
@@ -94,7 +95,7 @@ def plot_history(histories: Mapping[str, pd.DataFrame], base_loss: float | None 
     """
     figure, axes = panels(1, 2, width=7.6, height=3.2)
     for name, history in histories.items():
-        style = {"color": COLOURS.get(name, "#333333"), "marker": "o", "markersize": 3}
+        style = {"color": colour(name), "marker": "o", "markersize": 3}
         axes[0, 0].plot(history.epoch, history.loss, label=f"{name}, training", **style)
         axes[0, 0].plot(
             history.epoch, history.validation_loss, "--", label=f"{name}, validation", **style
@@ -174,8 +175,9 @@ def plot_curves(
 ) -> Figure:
     """Named curves over their index; ``scales`` may hold ``xscale`` or ``yscale``."""
     figure, axes = panels(1, 1, width=6.4, height=3.4)
-    shades = [*list(COLOURS.values())[:6], "#CC79A7"]
-    for shade, (name, values) in zip(shades, curves.items(), strict=False):
+    shades = itertools.cycle([*list(COLOURS.values())[:6], "#CC79A7"])
+    for name, values in curves.items():
+        shade = COLOURS.get(name) or next(shades)
         axes[0, 0].plot(np.arange(len(values)), values, color=shade, lw=1.4, label=name)
     axes[0, 0].set(xlabel=xlabel, ylabel=ylabel, **scales)
     axes[0, 0].legend(fontsize=8, frameon=False)

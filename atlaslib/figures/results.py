@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from atlaslib.figures.base import COLOURS, panels, plain_log, show_slice
+from atlaslib.figures.base import COLOURS, colour, panels, plain_log, show_slice
 
 
 def plot_verdicts(table: pd.DataFrame) -> Figure:
@@ -66,7 +66,7 @@ def plot_costs(costs: Mapping[str, pd.DataFrame]) -> Figure:
     """Time per slice and memory per step against the batch size, by model."""
     figure, axes = panels(1, 2, width=7.2, height=3.1)
     for name, table in costs.items():
-        style = {"color": COLOURS[name], "marker": "o", "label": name}
+        style = {"color": colour(name), "marker": "o", "label": name}
         axes[0, 0].plot(table.batch_size, 1000 * table.seconds_per_slice, **style)
         axes[0, 1].plot(table.batch_size, table.memory_mb, **style)
     axes[0, 0].set(xlabel="batch size (slices)", ylabel="time per slice (ms)", ylim=(0, None))
@@ -86,7 +86,7 @@ def plot_paired(tables: Mapping[str, pd.DataFrame]) -> Figure:
     values = np.array([table.dice.to_numpy()[order] for table in tables.values()])
     axis.vlines(place, values.min(0), values.max(0), color="#BBBBBB", lw=1, zorder=0)
     for name, dice in zip(tables, values, strict=True):
-        axis.plot(place, dice, "o", ms=5, color=COLOURS[name], label=name, clip_on=False)
+        axis.plot(place, dice, "o", ms=5, color=colour(name), label=name, clip_on=False)
     axis.set(xlabel="test scan, from worst to best", ylabel="Dice", ylim=(0, 1))
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(frameon=False, loc="upper left")
@@ -97,7 +97,7 @@ def plot_dice_by_volume(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Dice of each scan against the volume of its lesions, on a logarithmic axis."""
     figure, axes = panels(1, 1, width=6.4, height=3.6)
     for name, table in tables.items():
-        axes[0, 0].plot(table.volume_ml, table.dice, "o", ms=5, color=COLOURS[name], label=name)
+        axes[0, 0].plot(table.volume_ml, table.dice, "o", ms=5, color=colour(name), label=name)
     axes[0, 0].set(xscale="log", xlabel="true lesion volume (mL)", ylabel="Dice", ylim=(-0.03, 1))
     plain_log(axes[0, 0])
     axes[0, 0].legend(frameon=False, loc="upper left")
@@ -109,9 +109,9 @@ def plot_loss_and_dice(tables: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axes = panels(1, 1, width=6.4, height=3.8)
     axis = axes[0, 0]
     for name, table in tables.items():
-        axis.plot(table.loss, table.dice, "o", ms=4, alpha=0.4, mew=0, color=COLOURS[name])
+        axis.plot(table.loss, table.dice, "o", ms=4, alpha=0.4, mew=0, color=colour(name))
         mean = (table.loss.mean(), table.dice.mean())
-        axis.plot(*mean, "D", ms=10, color=COLOURS[name], mec="white", label=f"{name}, mean")
+        axis.plot(*mean, "D", ms=10, color=colour(name), mec="white", label=f"{name}, mean")
     axis.set(xscale="log", xlabel="loss per pixel (nats)", ylabel="Dice", ylim=(-0.03, 1))
     plain_log(axis)
     axis.legend(frameon=False, loc="upper right")
@@ -135,7 +135,7 @@ def plot_segmentations(
         show_slice(row[1], image, mask, COLOURS["lesion"], "truth")
         for axis, (name, predicted) in zip(row[2:], predictions.items(), strict=True):
             found = "" if np.any(predicted) else ": nothing"
-            show_slice(axis, image, predicted, COLOURS[name], name + found)
+            show_slice(axis, image, predicted, colour(name), name + found)
     return figure
 
 
@@ -154,8 +154,8 @@ def plot_peers(published: pd.DataFrame, here: pd.DataFrame) -> Figure:
     axis, place = axes[0, 0], np.arange(len(labels))
     axis.plot(published.dice, place[: len(published)], "s", color=COLOURS["ATLAS"])
     for row, y in zip(here.to_dict("records"), place[len(published) :], strict=True):
-        axis.plot([row["low"], row["high"]], [y, y], lw=2, color=COLOURS[row["model"]])
-        axis.plot(row["dice"], y, "o", color=COLOURS[row["model"]])
+        axis.plot([row["low"], row["high"]], [y, y], lw=2, color=colour(row["model"]))
+        axis.plot(row["dice"], y, "o", color=colour(row["model"]))
     axis.axhline(len(published) - 0.5, color="#BBBBBB", lw=0.8)
     axis.set(
         yticks=place, yticklabels=labels, xlim=(-0.02, 1), xlabel="Dice as each source reports"

@@ -1,0 +1,277 @@
+"""Finding the scans of a folder, in the tree of whichever release of ATLAS it holds.
+
+A file's name tells the release, the subject and the space; folders add what the name leaves
+out. So it does not matter where in an unpacked release one starts, or how its parts were merged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import stat
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from atlaslib.cohort import SYNTHETIC_MARK, Cohort, DataError, Scan, subject_key, unopened
+
+_END = r"\.nii(\.gz)?"
+_MNI_2 = "_space-MNI152NLin2009aSym"
+# release: how its T1 and its masks are called. What a name does not hold comes from the folders.
+_NAMES = {
+    "R1.1": (
+        rf"(?P<subject>\d+)_t1w(_deface)?(?P<mni>_stx)?{_END}",
+        rf"(?P<subject>\d+)_Lesion(Smooth|Raw)(_\d+)?(?P<mni>_stx)?{_END}",
+    ),
+    "R1.2": (
+        rf"(?P<subject>(?P<site>c\d+)s\d+)(?P<session>t\d+)_t1w(_deface)?(?P<mni>_stx)?{_END}",
+        rf"(?P<subject>(?P<site>c\d+)s\d+)(?P<session>t\d+)_Lesion(Smooth|Raw)(_\d+)?"
+        rf"(?P<mni>_stx)?{_END}",
+    ),
+    "R2.0": (
+        rf"(?P<subject>sub-(?P<site>r\d+)s\d+)_(?P<session>ses-\d+)(?P<mni>{_MNI_2})?_T1w{_END}",
+        rf"(?P<subject>sub-(?P<site>r\d+)s\d+)_(?P<session>ses-\d+)(?P<mni>{_MNI_2})?"
+        rf"_label-L_desc-T1lesion_mask{_END}",
+    ),
+}
+_PATTERNS = [
+    (release, part, re.compile(pattern))
+    for release, names in _NAMES.items()
+    for part, pattern in zip(("t1", "mask"), names, strict=True)
+]
+_EXPECTED = (
+    "Site1/SUBJECT/t01/SUBJECT_t1w_deface_stx.nii.gz (R1.1), "
+    "c0001/SUBJECTt01/SUBJECTt01_t1w_stx.nii.gz (R1.2) or "
+    f"Training/R001/SUBJECT/ses-1/anat/SUBJECT_ses-1{_MNI_2}_T1w.nii.gz (R2.0)"
+)
+_ARCHIVE = (".tgz", ".tar.gz", ".tar", ".zip", ".enc", ".aes")
+
+
+@dataclass(frozen=True, order=True)
+class _Name:
+    """What the name of a file and its folders say."""
+
+    release: str
+    site: str
+    subject: str
+    session: str
+    space: str
+    folder: Path
+
+
+@dataclass
+class Survey:
+    """What a folder holds: its scans, and what is wrong with its names."""
+
+    root: Path
+    release: str = ""
+    scans: list[Scan] = field(default_factory=list)
+    faults: list[DataError] = field(default_factory=list)
+    metadata: Path | None = None
+
+
+def load_cohort(root: str | os.PathLike[str]) -> Cohort:
+    """Find the scans of a folder: ATLAS R1.1, R1.2 or R2.0, or the synthetic cohort.
+
+    The release is recognised by the names of the files (``.nii`` or ``.nii.gz``), so the folder
+    may be the one that was unpacked, its parent, or one site inside it. Where both spaces of a
+    release are there, the scans in native space are left out. The test scans of R2.0 have no
+    masks: they are listed, and :attr:`Cohort.labelled` and :meth:`Cohort.split` leave them out.
+
+    Parameters
+    ----------
+    root : path
+
+    Returns
+    -------
+    Cohort
+        Scans ordered by site, subject and session.
+
+    Raises
+    ------
+    DataError
+        The first fault of :func:`survey`: the folder is missing, empty, holds something else or
+        two releases; a scan has no mask, or a mask no scan. The message names the file.
+    """
+    found = survey(root)
+    for fault in found.faults:
+        if fault.blocks:
+            raise fault
+    return Cohort(found.root, tuple(found.scans), found.release, found.metadata)
+
+
+def survey(root: str | os.PathLike[str]) -> Survey:
+    """All scans and all faults that can be told from names alone.
+
+    Raises
+    ------
+    DataError
+        If there is no such folder, or no scan of ATLAS in it.
+    """
+    root = Path(root).expanduser()
+    try:
+        is_folder = stat.S_ISDIR(root.stat().st_mode)
+    except FileNotFoundError:
+        text = "no such folder; expected one that holds ATLAS"
+        raise DataError(f"{root}: {text}", "missing") from None
+    except OSError as error:
+        raise unopened(root, error) from None
+    if not is_folder:
+        archive = "; unpack it first: atlaslib unpack" if root.name.endswith(_ARCHIVE) else ""
+        raise DataError(f"{root}: is a file; expected the folder of ATLAS{archive}", "no folder")
+    out = Survey(root)
+    files: dict[_Name, dict[str, list[Path]]] = defaultdict(lambda: {"t1": [], "mask": []})
+    tables = []
+    marked = [up for up in [*_above(root)][1:4] if (up / SYNTHETIC_MARK).is_file()]
+    for path in _walk(root, out.faults):
+        if path.name == SYNTHETIC_MARK:  # a folder's own files come before those below it
+            marked.append(path.parent)
+        elif path.suffix.casefold() in (".csv", ".xlsx") and "meta" in path.name.casefold():
+            tables.append(path)
+        elif (known := _parse(path)) is not None:
+            name, part = known
+            if any(folder in (*path.parents, *_above(root)) for folder in marked):
+                name = dataclasses.replace(name, release="synthetic")
+            files[name][part].append(path)
+    if not files:
+        if out.faults:
+            raise out.faults[0]
+        raise _nothing(root)
+    out.release = _only_release(files, out.faults)
+    if any(name.space == "MNI" for name in files):
+        files = {name: parts for name, parts in files.items() if name.space == "MNI"}
+    for name, parts in sorted(files.items()):
+        scan = _scan_of(name, parts["t1"], parts["mask"], out.faults)
+        if scan is not None:
+            out.scans.append(scan)
+    out.faults += _twins(out.scans)
+    out.metadata = _metadata(root, tables)
+    return out
+
+
+def _above(path: Path) -> Iterator[Path]:
+    """The folder itself and those above it."""
+    whole = Path(os.path.abspath(path))
+    return iter([whole, *whole.parents])
+
+
+def _walk(root: Path, faults: list[DataError]) -> Iterator[Path]:
+    """Every file below a folder, links followed, hidden ones left out."""
+
+    def refused(error: OSError) -> None:
+        faults.append(DataError(f"{error.filename}: no right to look into it", "rights"))
+
+    seen = set()
+    for folder, below, names in os.walk(root, onerror=refused, followlinks=True):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        identity = os.path.realpath(folder)
+        if identity in seen:  # a link that leads back up
+            below.clear()
+            continue
+        seen.add(identity)
+        for name in sorted(names):
+            if not name.startswith("."):  # ._ files are what macOS leaves in archives
+                yield Path(folder, name)
+
+
+def _parse(path: Path) -> tuple[_Name, str] | None:
+    """What a file is by its name, and whether "t1" or "mask"; None if it is neither."""
+    for release, part, pattern in _PATTERNS:
+        if found := pattern.fullmatch(path.name):
+            groups = found.groupdict()
+            if release == "R1.1":
+                groups["site"] = _folder_like(path, r"Site\d+")
+                groups["session"] = _folder_like(path, r"t\d+") or "t01"
+            elif release == "R2.0":
+                groups["site"] = groups["site"].upper()
+            space = "MNI" if groups["mni"] else "native"
+            site, subject, session = groups["site"], groups["subject"], groups["session"]
+            return _Name(release, site, subject, session, space, path.parent), part
+    return None
+
+
+def _folder_like(path: Path, pattern: str) -> str:
+    """The nearest folder above a file with a name of this form, or ""."""
+    names = (folder.name for folder in _above(path.parent))
+    return next((name for name in names if re.fullmatch(pattern, name)), "")
+
+
+def _nothing(root: Path) -> DataError:
+    names = sorted(name for name in os.listdir(root) if not name.startswith("."))
+    found = "found " + ", ".join(names[:4]) if names else "it is empty"
+    if any(name.endswith(_ARCHIVE) for name in names):
+        found += "; unpack the archive first: atlaslib unpack"
+    return DataError(f"{root}: no ATLAS scans here; expected {_EXPECTED}; {found}", "no scans")
+
+
+def _only_release(files: dict[_Name, dict[str, list[Path]]], faults: list[DataError]) -> str:
+    """Releases share their people under other names: together they would leak between parts."""
+    first: dict[str, Path] = {}
+    for name in files:
+        first.setdefault(name.release, name.folder)
+    releases = sorted(first)
+    if len(releases) > 1:
+        places = " and ".join(f"{release} ({first[release]})" for release in releases)
+        text = f"holds {places}, which share people under other names; give one of them"
+        faults.append(DataError(f"{os.path.commonpath(first.values())}: {text}", "two releases"))
+    return releases[-1]
+
+
+def _scan_of(
+    name: _Name, t1s: list[Path], masks: list[Path], faults: list[DataError]
+) -> Scan | None:
+    """The scan of one session, or None and what keeps its files from being one."""
+    if not t1s:
+        text = f"a lesion mask without a scan; expected the T1 of {name.subject} beside it"
+        faults.append(DataError(f"{masks[0]}: {text}", "no scan"))
+        return None
+    if len(t1s) > 1:
+        text = f"a second T1 in one session, beside {t1s[0].name}"
+        faults.append(DataError(f"{t1s[1]}: {text}", "second T1"))
+    stems = [path.name.removesuffix(".gz") for path in masks]
+    for place, path in enumerate(masks):
+        if stems[place] in stems[:place]:
+            text = "a mask that is there twice, compressed and not"
+            faults.append(DataError(f"{path}: {text}", "extra mask"))
+    if not masks and not _is_test(name):
+        text = "a scan without a lesion mask; expected one beside it"
+        faults.append(DataError(f"{t1s[0]}: {text}", "no mask"))
+    own = name.folder.parent.name
+    if name.folder.name == name.session and own.isdecimal() and own != name.subject:
+        text = f"belongs to another subject than its folder {own}"
+        faults.append(DataError(f"{t1s[0]}: {text}", "misplaced"))
+    return Scan(name.subject, name.session, name.site, t1s[0], tuple(masks), name.space)
+
+
+def _is_test(name: _Name) -> bool:
+    """R2.0 has 300 scans whose masks are kept back, in a folder of their own."""
+    return name.release == "R2.0" and _folder_like(name.folder / "-", "(?i)testing") != ""
+
+
+def _twins(scans: list[Scan]) -> Iterator[DataError]:
+    """Two scans of one name would be one scan to every table and split."""
+    seen: dict[tuple[str, str], Scan] = {}
+    for scan in scans:
+        other = seen.setdefault((subject_key(scan.subject), scan.session), scan)
+        if other is not scan:
+            text = f"{scan.t1}: the same subject and session as {other.t1}"
+            yield DataError(text, "same name")
+
+
+def _metadata(root: Path, inside: list[Path]) -> Path | None:
+    """The release's table of subjects: in the folder, or else in one not far above it."""
+    for found in (inside, *map(_tables_in, [*_above(root)][1:4])):
+        if found:
+            return min(found, key=lambda path: ("standard" not in path.name.casefold(), path))
+    return None
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    ends = (".csv", ".xlsx")
+    return [folder / n for n in names if "meta" in n.casefold() and n.casefold().endswith(ends)]
