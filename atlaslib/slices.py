@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from isal import isal_zlib
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
@@ -33,16 +33,18 @@ SLICE = (232, 196)  # rows (anterior up), columns (patient's left on the left)
 PERCENTILES = (1.0, 99.0)
 LEVELS = (32.0, 224.0)
 
+# A file of the store: the numbers of lesion pixels, which are read without touching a voxel; the
+# slices; a checksum.
+_COUNTS = np.dtype(("<i4", GRID[2]))
 _RECORD = np.dtype(
     [
         ("image", "u1", SLICE),
         ("mask", "u1", (SLICE[0] * SLICE[1] // 8,)),  # one bit a pixel
-        ("lesion_pixels", "<i4"),
     ]
 )
-_BYTES = GRID[2] * _RECORD.itemsize
-_CHECKSUM = 4  # bytes of CRC-32 after the records
-_VERSION = 2  # to be raised when the meaning of a record changes
+_BYTES = _COUNTS.itemsize + GRID[2] * _RECORD.itemsize
+_CHECKSUM = 4  # bytes of CRC-32
+_VERSION = 3  # to be raised when the meaning of a file changes
 _WORKERS = min(os.cpu_count() or 1, 6)  # each holds a volume or two: 6 stay well below 2 GB
 
 
@@ -71,16 +73,23 @@ def normalise(t1: np.ndarray) -> np.ndarray:
     if not np.isfinite([low, high]).all() or high <= low:
         text = f"the brain's intensities run from {low:g} to {high:g}: nothing to scale"
         raise DataError(text, "constant")
-    scale = np.float32((LEVELS[1] - LEVELS[0]) / (high - low))
+    table = _to_levels(np.arange(256), low, high).tobytes()
     levels = np.empty(planes.shape, np.uint8)
-    for source, target in zip(planes, levels, strict=True):  # a plane stays in the cache
-        plane = source.astype(np.float32)
-        plane -= np.float32(low)
-        plane *= scale
-        plane += np.float32(LEVELS[0])
-        np.rint(plane, out=plane)
-        target[:] = np.clip(plane, 0, 255, out=plane)
+    for plane, target in zip(planes, levels, strict=True):  # a plane fits the processor's cache
+        if plane.dtype == np.uint8:  # of few different values, each was scaled once
+            target[:] = np.frombuffer(plane.tobytes().translate(table), "u1").reshape(plane.shape)
+        else:
+            target[:] = _to_levels(plane, low, high)
     return levels.T
+
+
+def _to_levels(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    scaled = values.astype(np.float32)
+    scaled -= np.float32(low)
+    scaled *= np.float32((LEVELS[1] - LEVELS[0]) / (high - low))
+    scaled += np.float32(LEVELS[0])
+    np.rint(scaled, out=scaled)
+    return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8)
 
 
 def _percentiles(values: np.ndarray) -> np.ndarray:
@@ -124,25 +133,25 @@ def _store(scan: Scan) -> Path:
 
 
 def _build(scan: Scan, path: Path) -> None:
-    """Write a scan's records and their checksum."""
+    """Write a scan's file."""
     t1, volume_mask = read_parts(scan)
     try:
         image = normalise(t1.voxels)
     except DataError as error:
         raise DataError(f"{scan.t1}: {error}", error.kind) from None
-    records = np.zeros(GRID[2], _RECORD)
+    content = np.zeros(_BYTES, np.uint8)
+    counts, records = _parts(content)
     records["image"] = to_slices(image)
     some = np.flatnonzero(volume_mask.any((0, 1)))  # most slices have no lesion to pack
     mask = to_slices(volume_mask)[some].reshape(len(some), SLICE[0] * SLICE[1])
     records["mask"][some] = np.packbits(mask, axis=1)
-    records["lesion_pixels"][some] = mask.sum(1)
+    counts[some] = mask.sum(1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = records.view(np.uint8).data
 
     def save(name: str) -> None:
         with open(name, "wb") as file:
-            file.write(content)
-            file.write(zlib.crc32(content).to_bytes(_CHECKSUM, "little"))
+            file.write(content.data)
+            file.write(isal_zlib.crc32(content.data).to_bytes(_CHECKSUM, "little"))
 
     write_aside(path, save)
 
@@ -161,8 +170,14 @@ def _checked(path: Path, mtime_ns: int) -> bool:
     total, left = 0, _BYTES
     with open(path, "rb") as file:
         while left > 0 and (piece := file.read(min(left, 2**20))):
-            total, left = zlib.crc32(piece, total), left - len(piece)
+            total, left = isal_zlib.crc32(piece, total), left - len(piece)
         return total == int.from_bytes(file.read(), "little")
+
+
+def _parts(content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Views of a file's bytes: lesion pixels of each slice, and the records of the slices."""
+    counts = content[: _COUNTS.itemsize].view(_COUNTS.base)
+    return counts, content[_COUNTS.itemsize :].view(_RECORD)
 
 
 def _map(path: Path) -> np.ndarray:
@@ -171,7 +186,7 @@ def _map(path: Path) -> np.ndarray:
     Unlike numpy's own mapping, torch's keeps no file open, and a cohort may have a thousand.
     """
     content = torch.from_file(str(path), shared=False, size=_BYTES, dtype=torch.uint8)
-    return content.numpy().view(_RECORD)
+    return _parts(content.numpy())[1]
 
 
 def _refuse(scan: Scan) -> None:
@@ -236,7 +251,9 @@ class SliceDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         columns = {
             "scan": np.repeat(np.arange(len(self.cohort)), depth),
             "z": np.tile(np.arange(depth), len(self.cohort)),
-            "lesion_pixels": np.concatenate([r["lesion_pixels"] for r in self._records]),
+            "lesion_pixels": np.concatenate(
+                [np.fromfile(path, _COUNTS.base, depth) for path in self._paths]
+            ),
             "brain_pixels": np.tile(brain, len(self.cohort)),
         }
         table = pd.DataFrame(columns)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +11,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, isal_zlib
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
@@ -64,9 +63,9 @@ def read_image(path: Path, space: str = "MNI") -> Image:
     """
     content = read_bytes(path)
     try:
-        # in one piece: other threads run meanwhile, as zlib frees the interpreter
-        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except (OSError, EOFError, zlib.error) as error:
+        # in one piece: other threads run meanwhile, as it frees the interpreter
+        content = igzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except (OSError, EOFError, isal_zlib.IsalError) as error:  # type: ignore[misc]
         raise DataError(f"{path}: damaged or cut short ({error})", "unreadable") from None
     try:
         image = nib.Nifti1Image.from_bytes(content)

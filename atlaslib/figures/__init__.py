@@ -21,6 +21,7 @@ from atlaslib.figures.models import (
 )
 from atlaslib.figures.results import (
     plot_arms,
+    plot_benchmark,
     plot_costs,
     plot_dice_by_volume,
     plot_loss_and_dice,
@@ -35,6 +36,7 @@ __all__ = [
     "Picture",
     "panels",
     "plot_arms",
+    "plot_benchmark",
     "plot_ceiling",
     "plot_costs",
     "plot_curves",

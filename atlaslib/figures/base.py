@@ -86,11 +86,12 @@ def tidy(table: pd.DataFrame) -> Styler:
     table : DataFrame
         Shown whole, so it should be short.
     """
-    style = table.style.hide(axis="index").format(_short)
+    style = table.style.hide(axis="index").format(short)
     return style.set_table_attributes('class="dataframe"')
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A number to three digits, whole above 1000, and a dash for what is missing."""
     if value is None or value is pd.NA or value != value:
         return "–"
     if not isinstance(value, float):

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from atlaslib.figures.base import COLOURS, colour, panels, plain_log, show_slice
+from atlaslib.figures.base import COLOURS, colour, panels, plain_log, short, show_slice
 
 
 def plot_verdicts(table: pd.DataFrame) -> Figure:
@@ -161,4 +161,35 @@ def plot_peers(published: pd.DataFrame, here: pd.DataFrame) -> Figure:
         yticks=place, yticklabels=labels, xlim=(-0.02, 1), xlabel="Dice as each source reports"
     )
     axis.invert_yaxis()
+    return figure
+
+
+def plot_benchmark(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
+    """Bars side by side, one panel for each measure, one bar for each program compared.
+
+    Parameters
+    ----------
+    table : DataFrame
+        reader, measure and value, the library itself first.
+    measures : mapping
+        From a measure in the table to the title of its panel. Axes are logarithmic where values
+        spread over more than a factor of 20.
+    """
+    figure, axes = panels(
+        1, len(measures), width=2.6 * len(measures) + 1.2, height=2.6, sharey=True
+    )
+    readers = list(dict.fromkeys(table.reader))
+    for axis, (measure, title) in zip(axes[0], measures.items(), strict=True):
+        values = table[table.measure == measure].set_index("reader").value.reindex(readers)
+        shades = [COLOURS["lesion"], *[COLOURS["zero"]] * (len(readers) - 1)]
+        bars = axis.barh(readers, values, color=shades)
+        axis.bar_label(bars, [short(value) for value in values], padding=3, fontsize=8)
+        some = values[values > 0]
+        if some.max() > 20 * some.min():
+            axis.set_xscale("log")
+        low, high = axis.get_xlim()
+        axis.set_xlim(low, high * (6 if axis.get_xscale() == "log" else 1.3))  # for the labels
+        axis.set_title(title, fontsize=9)
+        axis.tick_params(labelbottom=False, bottom=False)
+    axes[0, 0].invert_yaxis()
     return figure

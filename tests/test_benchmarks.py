@@ -1,0 +1,138 @@
+"""The readers that the benchmark compares deliver the same slices."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from volumes import AFFINE, box, head, save
+
+import atlaslib
+from atlaslib.volumes import GRID
+
+PATH = Path(__file__).resolve().parent.parent / "benchmarks" / "data.py"
+DEPTH = GRID[2]
+
+
+@pytest.fixture(scope="module")
+def data() -> Iterator[ModuleType]:
+    """The script as a module, with one thread, as it measures: more only wait for each other."""
+    spec = importlib.util.spec_from_file_location("benchmarks_data", PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield module
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> atlaslib.Cohort:
+    """Two scans, of which the second's files run from right to left, with two masks each.
+
+    No two slices have the same mask: one of the masks spells the slice's number in bits, in a row
+    near the left front, so that any flip, transposition or wrong cut makes a mask that none of
+    the slices has.
+    """
+    root = tmp_path_factory.mktemp("benchmark")
+    for number, subject in enumerate(("031840", "031841")):
+        code = np.zeros(GRID, np.uint8)
+        for bit in range(9):
+            code[30 + 2 * bit, 190, :] = np.arange(DEPTH) + number * DEPTH >> bit & 1
+        code[50, 190, :] = 1
+        volumes = [np.rint(head(number)).astype(np.uint8), code * 255, box((110, 120, 90), 5)]
+        affine = AFFINE
+        if number == 1:
+            volumes = [volume[::-1] for volume in volumes]
+            affine = AFFINE @ np.diag([-1, 1, 1, 1])
+            affine[0, 3] = 98
+        folder = root / "Site1" / subject / "t01"
+        names = ("t1w_deface_stx", "LesionSmooth_stx", "LesionSmooth_1_stx")
+        for name, volume in zip(names, volumes, strict=True):
+            save(folder / f"{subject}_{name}.nii.gz", volume, affine)
+    return atlaslib.load_cohort(root)
+
+
+def collected(epoch: object, workers: int = 0) -> dict[bytes, torch.Tensor]:
+    """One epoch's images by their masks; fails where a mask comes twice."""
+    found, count = {}, 0
+    for images, masks in epoch(workers):
+        assert images.dtype == masks.dtype == torch.float32
+        for image, mask in zip(images, masks, strict=True):
+            found[mask.to(torch.uint8).numpy().tobytes()] = image[0]
+            count += 1
+    assert len(found) == count
+    return found
+
+
+@pytest.fixture(scope="module")
+def ours(
+    data: ModuleType, pair: atlaslib.Cohort, tmp_path_factory: pytest.TempPathFactory
+) -> dict[bytes, torch.Tensor]:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("store")
+        patch.setenv("ATLASLIB_HOME", str(folder))
+        return collected(data.atlaslib(pair, folder))
+
+
+def same_picture(image: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether the second is the first on another scale: where one is equal, so is the other."""
+    level = (image * 255).round().long().flatten()
+    ends = [
+        torch.zeros(256).scatter_reduce(0, level, other.flatten(), end, include_self=False)
+        for end in ("amin", "amax")
+    ]
+    return torch.allclose(*ends, atol=1e-6)
+
+
+def test_our_slices_come_once_each(ours: dict[bytes, torch.Tensor], pair: atlaslib.Cohort) -> None:
+    slices = atlaslib.SliceDataset(pair, progress=False)
+    images, masks = slices.gather(range(len(slices)))
+    expected = [mask.numpy().tobytes() for mask in masks]
+    assert len(ours) == len(set(expected)) == len(pair) * DEPTH
+    for key, image in zip(expected, images, strict=True):
+        assert torch.equal(ours[key], image.float() / 255)
+
+
+def test_the_plain_reader_gives_our_slices(
+    data: ModuleType, ours: dict[bytes, torch.Tensor], pair: atlaslib.Cohort
+) -> None:
+    for z in (0, 60, 92, 120, 188):  # of the first scan, for it takes files to be RAS
+        image, mask = data.plain_slice(pair[0], z)
+        assert same_picture(image[0], ours[mask.to(torch.uint8).numpy().tobytes()])
+
+
+@pytest.mark.parametrize("reader", ["monai_cache", "monai_disk"])
+def test_monai_gives_our_slices(
+    data: ModuleType,
+    ours: dict[bytes, torch.Tensor],
+    pair: atlaslib.Cohort,
+    reader: str,
+    tmp_path: Path,
+) -> None:
+    """Every mask exactly and once, from files of either orientation, in the first epoch and in
+    the second, without workers and with two; images up to their scale, of which MONAI clips more.
+    """
+    pytest.importorskip("monai")
+    epoch = getattr(data, reader)(pair, tmp_path)
+    for workers in (0, 2):
+        found = collected(epoch, workers)
+        assert found.keys() == ours.keys()
+        assert all(same_picture(ours[key], found[key]) for key in list(ours)[::20])
+
+
+def test_torchio_gives_our_slices(
+    data: ModuleType, ours: dict[bytes, torch.Tensor], pair: atlaslib.Cohort, tmp_path: Path
+) -> None:
+    """Every mask exactly and once; images up to their scale."""
+    pytest.importorskip("torchio")
+    found = collected(data.torchio(pair, tmp_path))
+    assert found.keys() == ours.keys()
+    assert all(same_picture(ours[key], found[key]) for key in list(ours)[::20])
