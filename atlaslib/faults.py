@@ -1,4 +1,4 @@
-"""Every fault of a data folder in one pass: what :mod:`atlaslib` would stumble over, and more."""
+"""Every fault of a data folder in one pass: what the library would stumble over, and more."""
 
 from __future__ import annotations
 

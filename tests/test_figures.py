@@ -526,3 +526,15 @@ def test_peers_stand_above_and_this_build_below():
     assert squares.get_xydata().tolist() == [[0.46, 0], [0.49, 1]]
     intervals = [artist.get_xydata().tolist() for artist in rest[:4]]
     assert intervals == [[[0.2, 2], [0.35, 2]], [[0.3, 2]], [[0.1, 3], [0.6, 3]], [[0.4, 3]]]
+
+
+def test_the_benchmark_has_a_bar_and_a_number_for_each_reader():
+    rows = [("ours", "s", 1.5), ("theirs", "s", 60.0), ("ours", "MB", 200), ("theirs", "MB", 0)]
+    table = pd.DataFrame(rows, columns=["reader", "measure", "value"])
+    figure = figures.plot_benchmark(table, {"s": "time (s)", "MB": "memory (MB)"})
+    time, memory = figure.axes
+    assert [bar.get_width() for bar in time.patches] == [1.5, 60]
+    assert (time.get_xscale(), memory.get_xscale()) == ("log", "linear")
+    assert [text.get_text() for text in time.texts] == ["1.5", "60"]
+    assert [text.get_text() for text in memory.texts] == ["200", ""]  # nothing kept is no bar
+    assert time.get_title() == "time (s)"

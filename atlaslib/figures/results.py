@@ -175,21 +175,22 @@ def plot_benchmark(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
         From a measure in the table to the title of its panel. Axes are logarithmic where values
         spread over more than a factor of 20.
     """
-    figure, axes = panels(
-        1, len(measures), width=2.6 * len(measures) + 1.2, height=2.6, sharey=True
-    )
     readers = list(dict.fromkeys(table.reader))
-    for axis, (measure, title) in zip(axes[0], measures.items(), strict=True):
+    rows = (len(measures) + 1) // 2
+    height = rows * (0.25 * len(readers) + 0.5)
+    figure, axes = panels(rows, 2, width=7.4, height=height, sharey=True)
+    for axis, (measure, title) in zip(axes.flat, measures.items(), strict=False):
         values = table[table.measure == measure].set_index("reader").value.reindex(readers)
+        values = values.where(values > 0)  # nothing kept is no bar
         shades = [COLOURS["lesion"], *[COLOURS["zero"]] * (len(readers) - 1)]
         bars = axis.barh(readers, values, color=shades)
-        axis.bar_label(bars, [short(value) for value in values], padding=3, fontsize=8)
-        some = values[values > 0]
-        if some.max() > 20 * some.min():
+        labels = ["" if np.isnan(value) else short(value) for value in values]
+        axis.bar_label(bars, labels, padding=3, fontsize=8)
+        if values.max() > 20 * values.min():
             axis.set_xscale("log")
         low, high = axis.get_xlim()
         axis.set_xlim(low, high * (6 if axis.get_xscale() == "log" else 1.3))  # for the labels
         axis.set_title(title, fontsize=9)
-        axis.tick_params(labelbottom=False, bottom=False)
+        axis.tick_params(which="both", labelbottom=False, bottom=False)
     axes[0, 0].invert_yaxis()
     return figure
