@@ -57,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--data", type=Path, required=True, metavar="DIR")
     train.add_argument("--out", type=Path, required=True, metavar="RUN")
     train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes")
+    train.add_argument("--dry-run", action="store_true", help="a few steps: what it would take")
+    train.add_argument("--tensorboard", action="store_true", help="write for TensorBoard as well")
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="Dice on the scans that a run never saw")
@@ -109,9 +111,14 @@ def _check(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> None:
     from atlaslib.recipes import parse_changes
+    from atlaslib.training import rehearse
 
     chosen = atlaslib.recipe(options.name, options.profile, **parse_changes(options.changes))
-    run = atlaslib.train(chosen, atlaslib.load_cohort(options.data), out=options.out)
+    cohort = atlaslib.load_cohort(options.data)
+    if options.dry_run:
+        print(rehearse(chosen, cohort).to_string())
+        return
+    run = atlaslib.train(chosen, cohort, out=options.out, tensorboard=options.tensorboard)
     best = run.history.validation_dice.max() if len(run.history) else float("nan")
     print(f"{run.folder}: finished, best validation Dice {best:.3f} ({run.provenance['source']})")
 

@@ -46,6 +46,7 @@ class Recipe:
     learning_rate: float = 0.001  # of Adam (sections 4.1, 5.3)
     decay: bool = False  # let the learning rate fall linearly to 0 over the run; our choice
     batch_size: int = 100  # slices a step (sections 4.1, 5.3)
+    micro_batch: int | None = None  # slices at once, if memory is short: their gradients add up
     clip_norm: float = 5.0  # largest gradient norm (code)
     epochs: int = 40  # passes over the training slices; our choice, the paper names none
 
@@ -131,8 +132,15 @@ def recipe(name: str, profile: str = "quick", **changes: Value) -> Recipe:
 
 
 _WHOLE = {"seed", "split_seed", "downsample", "batch_size", "epochs", "width", "units", "groups"}
-_WHOLE |= {"fourth_stride", "vector"}
-_LEAST = {"downsample": 1, "batch_size": 1, "width": 1, "pos_weight": 0, "learning_rate": 0}
+_WHOLE |= {"fourth_stride", "vector", "micro_batch"}
+_LEAST = {
+    "downsample": 1,
+    "batch_size": 1,
+    "micro_batch": 1,
+    "width": 1,
+    "pos_weight": 0,
+    "learning_rate": 0,
+}
 
 
 def _checked(field: str, value: Value) -> Value:
@@ -177,6 +185,7 @@ _WHY = {
     "initial_prior": "start at the base rate, not at a random bias",
     "learning_rate": "fewer steps want larger ones",
     "batch_size": "more steps in the same minutes",
+    "micro_batch": "a step in parts, for a GPU with less memory",
     "epochs": "the paper does not say how long it trained",
 }
 

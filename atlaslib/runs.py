@@ -25,7 +25,17 @@ from atlaslib.recipes import Recipe
 
 # The modules whose code decides what weights a run ends with. Runs made by other code are other
 # runs: a corrected model must not find the numbers of the faulty one.
-_CODE = ("volumes.py", "slices.py", "training.py", "evaluation.py", "metrics.py", "models")
+_CODE = (
+    "volumes.py",
+    "slices.py",
+    "batches.py",
+    "steps.py",
+    "state.py",
+    "training.py",
+    "evaluation.py",
+    "metrics.py",
+    "models",
+)
 
 
 @dataclass(frozen=True)

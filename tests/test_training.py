@@ -10,7 +10,9 @@ from torch import nn
 
 import atlaslib
 from atlaslib import DataError, SliceDataset, evaluate, load_run, recipe, train
-from atlaslib.training import TrainingError, _State, epoch_order, set_prior
+from atlaslib.batches import epoch_order
+from atlaslib.state import State
+from atlaslib.steps import TrainingError, set_prior
 
 RECIPE = recipe("baseline", "smoke", epochs=2)
 
@@ -38,19 +40,19 @@ def test_finished_run_is_found_again(run, cohort, monkeypatch):
 
 
 def test_interrupted_run_ends_with_the_same_weights(run, cohort, tmp_path, monkeypatch):
-    end_epoch = _State.end_epoch
+    end_epoch = State.end_epoch
 
     def stop_after_first(self, row):
         end_epoch(self, row)
         if len(self.history) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_State, "end_epoch", stop_after_first)
+    monkeypatch.setattr(State, "end_epoch", stop_after_first)
     with pytest.raises(KeyboardInterrupt):
         train(RECIPE, cohort, out=tmp_path / "run", progress=False)
     with pytest.raises(DataError, match="not finished"):
         load_run(tmp_path / "run")
-    monkeypatch.setattr(_State, "end_epoch", end_epoch)
+    monkeypatch.setattr(State, "end_epoch", end_epoch)
     resumed = train(RECIPE, cohort, out=tmp_path / "run", progress=False)
     whole = load_file(run.folder / "weights.safetensors")
     for name, value in load_file(resumed.folder / "weights.safetensors").items():

@@ -1,0 +1,186 @@
+"""Where a run stands: what checkpoints hold, what is left at the end, and what the user sees."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+
+from atlaslib.checkpoints import drop_checkpoints, load_checkpoint, save_checkpoint
+from atlaslib.cohort import write_aside
+from atlaslib.recipes import Recipe
+from atlaslib.runs import write_json
+from atlaslib.steps import Trainee, TrainingError
+from atlaslib.world import World
+
+CHECKPOINT_SECONDS = 120  # between checkpoints within an epoch; each epoch ends with one, too
+_LOOK = 10  # steps between looks at the loss: reading it in each would make the GPU wait
+_LOG_SECONDS = 60  # between lines of progress in a file
+
+
+class State:
+    """Where a run stands: what checkpoints hold, and what is left when it is finished."""
+
+    def __init__(self, folder: Path, trainee: Trainee, world: World) -> None:
+        self.folder, self.trainee, self.world = folder, trainee, world
+        self.history: list[dict[str, float]] = []
+        self.best = (-1.0, 0.0)  # validation Dice, minus validation loss
+        self.weights = self._copy()
+        self.step = 0  # of the epoch, taken
+        self.total = torch.zeros((), device=trainee.device)  # of the epoch's losses
+        self.bad = torch.tensor(-1.0, device=trainee.device)  # the first step without a number
+        self._seen = torch.tensor([0.0, -1.0], pin_memory=trainee.device.type == "cuda")
+        self.loss = float("nan")  # the epoch's mean so far, as last seen
+        self._before = 0.0  # seconds of the epoch, spent before the run was resumed
+        self._clock = self._saved = time.perf_counter()
+
+    def took(self, loss: torch.Tensor) -> None:
+        """Count a step, without waiting for its result."""
+        self.step += 1
+        self.total += loss
+        self.bad = torch.where((self.bad < 0) & ~torch.isfinite(loss), self.step, self.bad)
+        if self.trainee.device.type == "cpu":
+            self._look(self.total, self.bad)
+        elif self.step % _LOOK == 0:
+            self._look(*self._seen)  # what was sent here some steps ago
+            self._seen.copy_(torch.stack([self.total, self.bad]), non_blocking=True)
+
+    def _look(self, total: torch.Tensor, bad: torch.Tensor) -> None:
+        self.loss = float(total) / max(self.step, 1)
+        if float(bad) >= 0:
+            raise TrainingError(
+                f"{self.folder}: the loss of step {int(bad)} of epoch {len(self.history) + 1} is "
+                "not a number; the last checkpoint is kept. Try a learning rate below "
+                f"{self.trainee.recipe.learning_rate}"
+            )
+
+    def elapsed(self) -> float:
+        """Seconds of this epoch so far."""
+        return self._before + time.perf_counter() - self._clock
+
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is old; of several processes, all would have to agree."""
+        return self.world.size == 1 and time.perf_counter() - self._saved > CHECKPOINT_SECONDS
+
+    def save(self) -> None:
+        """Write a checkpoint, unless the state is no longer worth keeping."""
+        self._look(self.total, self.bad)
+        if self.world.first:
+            content = {
+                "model": self.trainee.model.state_dict(),
+                "optimiser": self.trainee.optimiser.state_dict(),
+                "scaler": self.trainee.scaler.state_dict(),
+                "random": list(_random_states()),
+                "history": self.history,
+                "best": self.best,
+                "weights": self.weights,
+                "step": self.step,
+                "total": self.total,
+                "seconds": self.elapsed(),
+            }
+            save_checkpoint(self.folder, content)
+        self._saved = time.perf_counter()
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint that is whole, if there is one."""
+        trainee = self.trainee
+        content = load_checkpoint(self.folder, trainee.device)
+        if content is None:
+            return
+        trainee.model.load_state_dict(content["model"])
+        trainee.optimiser.load_state_dict(content["optimiser"])
+        trainee.scaler.load_state_dict(content["scaler"])
+        self.history, self.best = content["history"], tuple(content["best"])
+        self.weights = {name: value.cpu() for name, value in content["weights"].items()}
+        self.step, self.total = content["step"], content["total"]
+        self._before = content["seconds"]
+        torch.set_rng_state(content["random"][0].cpu())
+        if trainee.device.type == "cuda" and len(content["random"]) > 1:
+            torch.cuda.set_rng_state(content["random"][1].cpu())
+
+    def _copy(self) -> dict[str, torch.Tensor]:
+        state = self.trainee.model.state_dict().items()
+        return {name: value.detach().cpu().clone().contiguous() for name, value in state}
+
+    def end_epoch(self, row: dict[str, float]) -> None:
+        """Keep the weights if they are the best so far; write checkpoint and history."""
+        self._look(self.total, self.bad)
+        self.history.append(row)
+        dice = row["validation_dice"]
+        reached = (dice if np.isfinite(dice) else 0.0, -row["validation_loss"])
+        if reached > self.best:
+            self.best, self.weights = reached, self._copy()
+        self.step, self.total, self._before = 0, torch.zeros_like(self.total), 0.0
+        self._clock = time.perf_counter()
+        self.save()
+        if self.world.first:
+            self._write_history()
+
+    def _write_history(self) -> None:
+        columns = ["epoch", "loss", "validation_loss", "validation_dice", "seconds"]
+        table = pd.DataFrame(self.history, columns=columns)
+        write_aside(self.folder / "history.csv", lambda name: table.to_csv(name, index=False))
+
+    def finish(self, provenance: dict[str, Any]) -> None:
+        """Weights first, provenance last: a folder that has it is complete."""
+        provenance["seconds"] = sum(row["seconds"] for row in self.history)
+        weights = self.weights
+        write_aside(self.folder / "weights.safetensors", lambda name: save_file(weights, name))
+        self._write_history()
+        write_json(self.folder / "provenance.json", provenance)
+        drop_checkpoints(self.folder)
+
+
+def _random_states() -> Iterator[torch.Tensor]:
+    yield torch.get_rng_state()
+    if torch.cuda.is_available():
+        yield torch.cuda.get_rng_state()
+
+
+class Bar:
+    """One bar for the whole run: epoch, loss, validation Dice, slices a second, time left."""
+
+    def __init__(self, recipe: Recipe, steps: int, state: State, progress: bool) -> None:
+        self.recipe = recipe
+        # in a log file, which is neither a terminal nor a notebook, each refresh adds a line
+        in_a_file = not sys.stderr.isatty() and "ipykernel" not in sys.modules
+        self.bar = tqdm(
+            total=recipe.epochs * steps * recipe.batch_size,
+            initial=(len(state.history) * steps + state.step) * recipe.batch_size,
+            unit="slice",
+            disable=not progress,
+            mininterval=_LOG_SECONDS if in_a_file else 0.5,
+        )
+        self.dice = state.history[-1]["validation_dice"] if state.history else float("nan")
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def advance(self, state: State) -> None:
+        if self.bar.disable:
+            return
+        epoch = f"{self.recipe.model} {len(state.history) + 1}/{self.recipe.epochs}"
+        self.bar.set_description(epoch, refresh=False)
+        self.bar.set_postfix_str(f"loss {state.loss:.4f}, Dice {self.dice:.3f}", refresh=False)
+        self.bar.update(self.recipe.batch_size)
+
+    def end_epoch(self, row: dict[str, float]) -> None:
+        self.dice = row["validation_dice"]
+        if not self.bar.disable:
+            tqdm.write(
+                f"{self.recipe.model} {row['epoch']:.0f}/{self.recipe.epochs}: loss "
+                f"{row['loss']:.4f}, validation loss {row['validation_loss']:.4f}, Dice "
+                f"{row['validation_dice']:.3f}, {row['seconds']:.0f} s",
+                file=sys.stdout,
+            )

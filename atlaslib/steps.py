@@ -1,0 +1,167 @@
+"""One step of training: a batch of bytes in, a better model out."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from atlaslib.batches import Batches, epoch_order
+from atlaslib.cohort import Cohort
+from atlaslib.evaluation import best_device, fast_layout, half_precision, shrink
+from atlaslib.models import build_model
+from atlaslib.recipes import Recipe
+from atlaslib.slices import SliceDataset
+from atlaslib.world import World
+
+_LONG = 2000  # steps from which compiling the model on a GPU pays
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message is one clear line."""
+
+
+@dataclass
+class Trainee:
+    """A recipe's model with all that a step needs, on the device."""
+
+    recipe: Recipe
+    cohort: Cohort
+    custom: nn.Module | None
+    world: World
+    progress: bool
+
+    def __post_init__(self) -> None:
+        recipe = self.recipe
+        if recipe.batch_size % self.world.size:
+            raise TrainingError(
+                f"a batch of {recipe.batch_size} slices cannot be shared evenly by "
+                f"{self.world.size} processes"
+            )
+        self.device = best_device()
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.manual_seed(recipe.seed)
+        model = self.custom or build_model(recipe.model, **recipe.model_options())
+        self.parts = self.cohort.split(seed=recipe.split_seed)
+        self.slices, self.validation = (
+            SliceDataset(part, progress=self.progress) for part in self.parts[:2]
+        )
+        if recipe.initial_prior:
+            set_prior(model, self.slices, recipe)
+        self.model = fast_layout(model, self.device)
+        self.forward: nn.Module = self.model
+        steps = recipe.epochs * (
+            len(epoch_order(self.slices.table, recipe, 0)) // recipe.batch_size
+        )
+        if self.device.type == "cuda" and steps >= _LONG:
+            self.forward = torch.compile(self.forward)  # type: ignore[assignment]
+        if self.world.size > 1:
+            torch.manual_seed(recipe.seed + self.world.rank)  # each drops out other activations
+            self.forward = DistributedDataParallel(self.forward)
+        self.optimiser = torch.optim.Adam(
+            self.model.parameters(), lr=recipe.learning_rate, fused=self.device.type == "cuda"
+        )
+        self.half = half_precision(self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half is torch.float16)
+        self.weight = torch.tensor(recipe.pos_weight, device=self.device)
+        self.batches = Batches(self.slices, self.device)
+        if self.progress:
+            tqdm.write(f"{self.device.type}: {self.batches.where}", file=sys.stdout)
+
+    def step(
+        self, images: torch.Tensor, masks: torch.Tensor, mirrored: torch.Tensor
+    ) -> torch.Tensor:
+        """One step of the optimiser on a batch of bytes (n, 232, 196); the loss, on the device."""
+        x = images.unsqueeze(1).float() / 255  # (n, 1, 232, 196)
+        y = masks.unsqueeze(1).float()
+        if self.recipe.flip:
+            flipped = mirrored.to(self.device, non_blocking=True).view(-1, 1, 1, 1)
+            x, y = (torch.where(flipped, z.flip(3), z) for z in (x, y))
+        x, y = shrink(x, self.recipe), shrink(y, self.recipe)
+        self.optimiser.zero_grad(set_to_none=True)
+        try:
+            loss = self._gradients(x, y)
+        except RuntimeError as error:
+            if "out of memory" in str(error) or "not enough memory" in str(error):
+                raise TrainingError(self._too_large(len(x))) from None
+            raise
+        self.scaler.unscale_(self.optimiser)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return loss
+
+    def _gradients(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Add up the gradients of parts of the batch; the mean loss."""
+        total = torch.zeros((), device=self.device)
+        size = self.recipe.micro_batch or len(x)
+        for begin in range(0, len(x), size):
+            part = slice(begin, begin + size)
+            last = begin + size >= len(x)
+            with (
+                contextlib.nullcontext()
+                if last or not isinstance(self.forward, DistributedDataParallel)
+                else self.forward.no_sync()
+            ):
+                with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
+                    logits = self.forward(x[part])
+                loss = F.binary_cross_entropy_with_logits(
+                    logits.float(), y[part], pos_weight=self.weight
+                )
+                loss = loss * (len(x[part]) / len(x))
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
+
+    def _too_large(self, size: int) -> str:
+        """Which smaller part of a batch would fit, found by trying."""
+        rows, columns = self.recipe.input_size()
+        fits = (self.recipe.micro_batch or size) // 2
+        while fits > 0:
+            self.optimiser.zero_grad(set_to_none=True)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            try:
+                self._gradients(*torch.zeros(2, fits, 1, rows, columns, device=self.device))
+                break
+            except RuntimeError:
+                fits //= 2
+        text = f"{size} slices at once do not fit into the memory of this {self.device.type}"
+        if not fits:
+            return f"{text}, and neither does a single one"
+        return f"{text}; {fits} would: set micro_batch={fits}, which adds up their gradients"
+
+
+def set_prior(model: nn.Module, slices: SliceDataset, recipe: Recipe) -> None:
+    """Start the model's final bias at the share of lesion, weighted as the loss weighs it.
+
+    A fresh network then predicts what the constant predictor would, instead of spending its
+    first steps on unlearning a random bias. A model without ``final_bias`` is left as it is.
+    """
+    bias = getattr(model, "final_bias", None)
+    if bias is None:
+        return
+    lesion = slices.table.lesion_pixels.to_numpy()[epoch_order(slices.table, recipe, 0)]
+    rows, columns = recipe.field_of_view()
+    share = recipe.pos_weight * max(lesion.mean(), 1e-3) / (rows * columns - lesion.mean())
+    with torch.no_grad():
+        bias.fill_(float(np.log(share)))
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """On a GPU what tensors took at most; on a CPU what the whole process did."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    with contextlib.suppress(ImportError):  # Windows has no such module
+        import resource
+
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
+    return float("nan")

@@ -1,0 +1,63 @@
+"""Who trains: one process, or one of those that ``torchrun`` started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from atlaslib.evaluation import best_device
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run; alone, there is one of rank 0."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """True for the process that writes files and shows progress."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def mean(self, value: torch.Tensor) -> float:
+        """A number's mean over the processes."""
+        if self.size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return float(value) / self.size
+
+    def gathered(self, rows: list[Any]) -> list[Any]:
+        """Everybody's rows, in the order of the ranks."""
+        if self.size == 1:
+            return rows
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, rows)
+        return [row for part in parts for row in part]
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """The world of this process, found in the variables that ``torchrun`` sets."""
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        yield World()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if best_device().type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()
