@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from atlaslib import DataError, SliceDataset, evaluate, load_run, recipe, train
 from atlaslib.batches import epoch_order
 from atlaslib.state import State
 from atlaslib.steps import TrainingError, set_prior
+from atlaslib.training import rehearse
 
 RECIPE = recipe("baseline", "smoke", epochs=2)
 
@@ -96,19 +99,6 @@ def test_prior_starts_a_network_at_the_weighted_rate(cohort):
     assert model.final_bias.item() == pytest.approx(np.log(odds), rel=1e-4)
 
 
-def test_epoch_order(cohort):
-    table = SliceDataset(cohort, progress=False).table
-    everything = epoch_order(table, recipe("baseline", "paper"), 0)
-    assert sorted(everything) == list(range(len(table)))
-    half = epoch_order(table, recipe("baseline", "paper", lesion_share=0.5), 0)
-    lesion = table.lesion_pixels.to_numpy()[half] > 0
-    assert lesion.mean() == 0.5
-    assert lesion.sum() == (table.lesion_pixels > 0).sum()
-    assert (table.brain_pixels.to_numpy()[half][~lesion] > 0).all()
-    other = epoch_order(table, recipe("baseline", "paper", lesion_share=0.5), 1)
-    assert set(half) != set(other)
-
-
 def test_own_model(cohort, tmp_path):
     torch.manual_seed(0)
     mine = nn.Conv2d(1, 1, 3, padding=1)
@@ -130,3 +120,19 @@ def test_loss_that_is_no_number_stops_the_run(cohort, tmp_path):
             out=tmp_path / "r",
             progress=False,
         )
+
+
+def test_a_rehearsal_tells_what_a_run_would_take(cohort, tmp_path):
+    chosen = recipe("baseline", "smoke", epochs=3, width=2)
+    plan = rehearse(chosen, cohort, progress=False)
+    run = train(chosen, cohort, out=tmp_path / "run", progress=False)
+    assert plan.parameters == run.provenance["parameters"]
+    assert plan.steps == 3 * (plan.slices // chosen.batch_size)
+    assert 0 < plan.minutes < 10
+    assert plan.memory_mb > 0
+
+
+def test_tensorboard_is_asked_for_by_name(cohort, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if not installed
+    with pytest.raises(TrainingError, match="pip install tensorboard"):
+        train(RECIPE, cohort, out=tmp_path / "r", progress=False, tensorboard=True)

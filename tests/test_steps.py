@@ -1,0 +1,114 @@
+"""One step: what the optimiser sees, in whole and in parts, with memory and without."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from atlaslib import recipe, train
+from atlaslib.batches import epoch_batches, epoch_order
+from atlaslib.evaluation import shrink
+from atlaslib.steps import Trainee, TrainingError
+from atlaslib.world import World
+
+RECIPE = recipe("baseline", "smoke", width=2, dropout=0.0, flip=False, batch_size=6)
+
+
+def ready(cohort, chosen=RECIPE, model=None):
+    return Trainee(chosen, cohort, model, World(), False)
+
+
+def first_batch(trainee):
+    order = epoch_order(trainee.slices.table, trainee.recipe, 0)
+    chosen, flips = epoch_batches(order, trainee.recipe, 0)
+    images, masks = next(iter(trainee.batches.of(chosen[:1])))
+    return images, masks, flips[0]
+
+
+def test_a_step_is_adam_on_the_clipped_gradient(cohort):
+    """The same step written out with torch alone."""
+    trainee = ready(cohort)
+    images, masks, flips = first_batch(trainee)
+    model = ready(cohort).model.train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=RECIPE.learning_rate)
+    x, y = (shrink(t.unsqueeze(1).float(), RECIPE) for t in (images / 255, masks))
+    loss = F.binary_cross_entropy_with_logits(model(x), y, pos_weight=torch.tensor(5.0))
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+    optimiser.step()
+    trainee.model.train()
+    assert trainee.step(images, masks, flips).item() == pytest.approx(loss.item(), rel=1e-6)
+    for ours, theirs in zip(trainee.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_parts_of_a_batch_add_up_to_it(cohort):
+    """4 does not divide 6: the parts are of unequal size."""
+    weights = []
+    for part in (None, 4, 1):
+        trainee = ready(cohort, recipe("baseline", "smoke", width=2, dropout=0.0, batch_size=6,
+                                       micro_batch=part))  # fmt: skip
+        trainee.model.train()
+        trainee.step(*first_batch(trainee))
+        weights.append(torch.cat([p.flatten() for p in trainee.model.parameters()]))
+    for other in weights[1:]:
+        torch.testing.assert_close(other, weights[0], rtol=1e-4, atol=2e-5)
+
+
+def test_mirrored_slices_are_mirrored_with_their_masks(cohort):
+    seen = []
+
+    class Recorder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            seen.append(x.detach())
+            return x * self.scale
+
+    trainee = ready(cohort, recipe("baseline", "smoke", downsample=1, batch_size=2), Recorder())
+    images, masks, _ = first_batch(trainee)
+    plain = trainee.step(images, masks, torch.tensor([False, False]))
+    trainee.optimiser.param_groups[0]["lr"] = 0
+    trainee.step(images, masks, torch.tensor([True, False]))
+    trainee.step(images.flip(2), masks.flip(2), torch.tensor([True, True]))
+    whole = images.flip(2)[0, 23 : 23 + 184, 22 : 22 + 152] / 255  # the window of a mirrored slice
+    torch.testing.assert_close(seen[1][0, 0], whole)
+    torch.testing.assert_close(seen[1][1], seen[0][1])
+    torch.testing.assert_close(seen[2], seen[0])
+    assert plain.isfinite()
+
+
+class Hungry(nn.Module):
+    """A model that can take four slices, and says what a GPU would say of a fifth."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and len(x) > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return self.conv(x)
+
+
+def test_too_large_a_batch_is_told_what_would_fit(cohort, tmp_path):
+    chosen = recipe("baseline", "smoke", batch_size=32, epochs=1)
+    with pytest.raises(TrainingError) as error:
+        train(chosen, cohort, out=tmp_path / "a", model=Hungry(9), progress=False)
+    assert "32 slices at once do not fit" in str(error.value)
+    assert "; 8 would: set micro_batch=8" in str(error.value)
+    parts = recipe("baseline", "smoke", batch_size=32, epochs=1, micro_batch=8)
+    run = train(parts, cohort, out=tmp_path / "b", model=Hungry(9), progress=False)
+    assert run.history.loss.notna().all()
+    with pytest.raises(TrainingError, match="neither does a single one"):
+        train(chosen, cohort, out=tmp_path / "c", model=Hungry(0), progress=False)
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(cohort, tmp_path):
+    with pytest.raises(RuntimeError, match="channels"):
+        train(RECIPE, cohort, out=tmp_path / "r", model=nn.Conv2d(3, 1, 1), progress=False)
