@@ -68,6 +68,10 @@ LAYERS = pd.DataFrame(
     {"layer": ["conv1", "pool1", "conv2", "dense"],
      "output": [(80, 64, 4), (40, 32, 4), (40, 32, 16), (64,)]}
 )  # fmt: skip
+RATES = pd.DataFrame(
+    [("ours", "s", 1.5), ("theirs", "s", 60.0), ("ours", "MB", 200), ("theirs", "MB", 0)],
+    columns=["reader", "measure", "value"],
+)
 
 EXAMPLES: dict[str, Callable[[], Figure]] = {
     "plot_planes": lambda: figures.plot_planes(
@@ -111,6 +115,7 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
         [("scan 1", IMAGE, MASK, {"baseline": MASK, "resnet": ~MASK, "zero": MASK & False})]
     ),
     "plot_peers": lambda: figures.plot_peers(PUBLISHED, HERE),
+    "plot_benchmark": lambda: figures.plot_benchmark(RATES, {"s": "time (s)", "MB": "memory (MB)"}),
 }
 
 
@@ -529,9 +534,7 @@ def test_peers_stand_above_and_this_build_below():
 
 
 def test_the_benchmark_has_a_bar_and_a_number_for_each_reader():
-    rows = [("ours", "s", 1.5), ("theirs", "s", 60.0), ("ours", "MB", 200), ("theirs", "MB", 0)]
-    table = pd.DataFrame(rows, columns=["reader", "measure", "value"])
-    figure = figures.plot_benchmark(table, {"s": "time (s)", "MB": "memory (MB)"})
+    figure = EXAMPLES["plot_benchmark"]()
     time, memory = figure.axes
     assert [bar.get_width() for bar in time.patches] == [1.5, 60]
     assert (time.get_xscale(), memory.get_xscale()) == ("log", "linear")
