@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from atlaslib.evaluation import evaluate, predict, summary
     from atlaslib.metrics import dice
     from atlaslib.models import build_model
+    from atlaslib.pretrained import load_pretrained
     from atlaslib.recipes import Recipe, recipe
     from atlaslib.releases import load_cohort
     from atlaslib.runs import Run, load_run
@@ -30,6 +31,7 @@ _ROOMS = {
     "models": ("build_model",),
     "recipes": ("Recipe", "recipe"),
     "runs": ("Run", "load_run"),
+    "pretrained": ("load_pretrained",),
     "evaluation": ("evaluate", "predict", "summary"),
     "training": ("train",),
 }
@@ -47,6 +49,7 @@ __all__ = [
     "evaluate",
     "home",
     "load_cohort",
+    "load_pretrained",
     "load_run",
     "make_cohort",
     "open_cohort",
