@@ -2,8 +2,8 @@
 
     python benchmarks/full.py [--profile paper] [--data FOLDER] [--results DIR] [--weights DIR]
 
-Without ``--data`` the 220 subjects of the synthetic cohort are made first. Runs are found again, and
-go on where they were cut off. Needs a GPU at the paper's profile.
+Without ``--data`` the 220 subjects of the synthetic cohort are made first. Runs are found again,
+and go on where they were cut off. Needs a GPU at the paper's profile.
 """
 
 from __future__ import annotations
