@@ -37,7 +37,8 @@ class State:
         self.step = 0  # of the epoch, taken
         self.total = torch.zeros((), device=trainee.device)  # of the epoch's losses
         self.bad = torch.tensor(-1.0, device=trainee.device)  # the first step without a number
-        self._seen = torch.tensor([0.0, -1.0], pin_memory=trainee.device.type == "cuda")
+        pinned = trainee.device.type == "cuda"
+        self._seen = torch.tensor([float("nan"), -1.0], pin_memory=pinned)  # mean loss, bad step
         self.loss = float("nan")  # the epoch's mean so far, as last seen
         self._before = 0.0  # seconds of the epoch, spent before the run was resumed
         self._clock = self._saved = time.perf_counter()
@@ -48,13 +49,14 @@ class State:
         self.total += loss
         self.bad = torch.where((self.bad < 0) & ~torch.isfinite(loss), self.step, self.bad)
         if self.trainee.device.type == "cpu":
-            self._look(self.total, self.bad)
+            self._look(self.total / self.step, self.bad)
         elif self.step % _LOOK == 0:
             self._look(*self._seen)  # what was sent here some steps ago
-            self._seen.copy_(torch.stack([self.total, self.bad]), non_blocking=True)
+            now = torch.stack([self.total / self.step, self.bad])
+            self._seen.copy_(now, non_blocking=True)
 
-    def _look(self, total: torch.Tensor, bad: torch.Tensor) -> None:
-        self.loss = float(total) / max(self.step, 1)
+    def _look(self, loss: torch.Tensor, bad: torch.Tensor) -> None:
+        self.loss = float(loss)
         if float(bad) >= 0:
             raise TrainingError(
                 f"{self.folder}: the loss of step {int(bad)} of epoch {len(self.history) + 1} is "
@@ -72,7 +74,7 @@ class State:
 
     def save(self) -> None:
         """Write a checkpoint, unless the state is no longer worth keeping."""
-        self._look(self.total, self.bad)
+        self._look(self.total / max(self.step, 1), self.bad)
         if self.world.first:
             content = {
                 "model": self.trainee.model.state_dict(),
@@ -112,7 +114,7 @@ class State:
 
     def end_epoch(self, row: dict[str, float]) -> None:
         """Keep the weights if they are the best so far; write checkpoint and history."""
-        self._look(self.total, self.bad)
+        self._look(self.total / max(self.step, 1), self.bad)
         self.history.append(row)
         dice = row["validation_dice"]
         reached = (dice if np.isfinite(dice) else 0.0, -row["validation_loss"])

@@ -86,12 +86,14 @@ class Trainee:
             x, y = (torch.where(flipped, z.flip(3), z) for z in (x, y))
         x, y = shrink(x, self.recipe), shrink(y, self.recipe)
         self.optimiser.zero_grad(set_to_none=True)
+        loss = None
         try:
             loss = self._gradients(x, y)
         except RuntimeError as error:
-            if "out of memory" in str(error) or "not enough memory" in str(error):
-                raise TrainingError(self._too_large(len(x))) from None
-            raise
+            if "out of memory" not in str(error) and "not enough memory" not in str(error):
+                raise
+        if loss is None:  # only here has the failed attempt given its memory back
+            raise TrainingError(self._too_large(len(x)))
         self.scaler.unscale_(self.optimiser)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.scaler.step(self.optimiser)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -136,3 +137,26 @@ def test_torchio_gives_our_slices(
     found = collected(data.torchio(pair, tmp_path))
     assert found.keys() == ours.keys()
     assert all(same_picture(ours[key], found[key]) for key in list(ours)[::20])
+
+
+def test_every_program_trains(
+    data: ModuleType,
+    cohort: atlaslib.Cohort,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whatever is not installed is named and left out."""
+    monkeypatch.setitem(sys.modules, "data", data)
+    spec = importlib.util.spec_from_file_location("benchmarks_train", PATH.with_name("train.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    train = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+    tiny = atlaslib.recipe("baseline", "smoke", width=2)
+    table, limits = train.compare(tiny, cohort, 2)
+    rates = table["slices/s"]
+    assert set(rates.index) >= {"atlaslib", "bare step", "plain PyTorch"}
+    assert ("MONAI" in rates.index) != ("MONAI is left out" in capsys.readouterr().out)
+    assert np.isfinite(rates).all()
+    assert (rates > 0).all()
+    assert all(value > 0 for value in limits.values())

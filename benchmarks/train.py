@@ -1,0 +1,274 @@
+"""What training costs: atlaslib beside its own limit, plain PyTorch and MONAI's trainer.
+
+    python benchmarks/train.py [--profile quick|paper] [--model baseline|resnet] [--out FILE.json]
+
+Every program trains the same model with Adam, clipped gradients and the weighted cross entropy;
+all but the bare step see the same slices in the same order, cut and shrunk as the recipe says.
+They take turns in one process: three rounds of so many steps each after a warm-up, of which the
+median counts. Reading NIfTI files is not timed: the store and MONAI's cache are filled before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import itertools
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, default_collate
+from torch.utils.flop_counter import FlopCounterMode
+
+from atlaslib import Cohort, Recipe, build_model, make_cohort, recipe
+from atlaslib.batches import epoch_batches, epoch_order
+from atlaslib.cohort import write_aside
+from atlaslib.evaluation import best_device, fast_layout, half_precision, shrink
+from atlaslib.state import State
+from atlaslib.steps import Trainee
+from atlaslib.world import World
+from data import DEPTH, cut, machine, monai_volumes
+
+ROUNDS = 3
+WARM_UP = 5  # steps of each program that are not counted; a GPU compiles in the first
+WORKERS = 2  # of each data loader
+SCANS = 229  # of ATLAS R1.1: what a run on all of it would compile is compiled here, too
+SIDE = 8192  # of the matrices whose product is the ceiling
+
+Run = Callable[[int], object]  # so many steps more
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Given:
+    """What the programs share: a trainee, and the slices of each step, mirrored or not."""
+
+    def __init__(self, chosen: Recipe, cohort: Cohort, steps: int) -> None:
+        epochs = max(1, round(chosen.epochs * SCANS / len(cohort)))
+        self.recipe = dataclasses.replace(chosen, epochs=epochs)
+        self.trainee = Trainee(self.recipe, cohort, None, World(), False)
+        self.device, self.slices = self.trainee.device, self.trainee.slices
+        self.gpu = self.device.type == "cuda"
+        self.rows: list[np.ndarray] = []
+        self.flips: list[torch.Tensor] = []
+        for epoch in itertools.count():
+            if len(self.rows) >= steps:
+                break
+            order = epoch_order(self.slices.table, chosen, epoch)
+            for known, more in zip((self.rows, self.flips), epoch_batches(order, chosen, epoch),
+                                   strict=True):  # fmt: skip
+                known.extend(more[: steps - len(known)])
+        self.size = len(self.rows[0])  # slices of a step
+
+    def model(self) -> nn.Module:
+        torch.manual_seed(self.recipe.seed)
+        return build_model(self.recipe.model, **self.recipe.model_options()).to(self.device).train()
+
+    def optimiser(self, model: nn.Module, **more: bool) -> torch.optim.Optimizer:
+        return torch.optim.Adam(model.parameters(), lr=self.recipe.learning_rate, **more)
+
+    def loss(self) -> nn.Module:
+        weight = torch.tensor(self.recipe.pos_weight, device=self.device)
+        return nn.BCEWithLogitsLoss(pos_weight=weight)
+
+    def loader(self, slices: Any, collate: Callable, **more: Any) -> Any:
+        more |= {"num_workers": WORKERS, "multiprocessing_context": "fork", "collate_fn": collate}
+        return iter(DataLoader(slices, batch_sampler=self.rows, **more))
+
+
+# --- programs: each prepares itself and returns a function that takes a number of steps ----------
+
+
+def atlaslib(given: Given) -> Run:
+    """What ``atlaslib.train`` does between validations; it alone mirrors, if the recipe says so."""
+    trainee = given.trainee
+    trainee.model.train()
+    state = State(Path("benchmark"), trainee, World())  # writes nothing unless it is told to
+    batches = zip(trainee.batches.of(given.rows), given.flips, strict=True)
+
+    def run(steps: int) -> None:
+        for (images, masks), mirrored in itertools.islice(batches, steps):
+            state.took(trainee.step(images, masks, mirrored))
+
+    return run
+
+
+def bare(given: Given) -> Run:
+    """The limit: one batch of random numbers that is there already; nobody looks at the loss."""
+    model = fast_layout(given.model(), given.device)
+    optimiser = given.optimiser(model, fused=given.gpu)
+    if given.trainee.forward is not given.trainee.model:
+        model = torch.compile(model)  # type: ignore[assignment]
+    x, y = torch.rand(2, given.size, 1, *given.recipe.input_size(), device=given.device)
+    batches = itertools.repeat((x, (y > 0.99).float()))
+    return loop(given, model, optimiser, batches, half_precision(given.device))
+
+
+def plain(given: Given) -> Run:
+    """What a textbook shows: float32 throughout, and the loss is read in every step."""
+    model = given.model()
+
+    def collate(pairs: list) -> list[torch.Tensor]:
+        return [shrink(part, given.recipe) for part in default_collate(pairs)]
+
+    batches = given.loader(given.slices, collate)
+    return loop(given, model, given.optimiser(model), batches, look=True)
+
+
+def loop(given: Given, model: nn.Module, optimiser: torch.optim.Optimizer, batches: Iterable[Batch],
+         half: torch.dtype | None = None, look: bool = False) -> Run:  # fmt: skip
+    criterion = given.loss()
+
+    def run(steps: int) -> None:
+        total = 0.0
+        for images, masks in itertools.islice(batches, steps):
+            images, masks = images.to(given.device), masks.to(given.device)
+            optimiser.zero_grad()
+            with torch.autocast(given.device.type, half, enabled=half is not None):
+                logits = model(images)
+            loss = criterion(logits.float(), masks)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), given.recipe.clip_norm)
+            optimiser.step()
+            total += loss.item() if look else 0
+
+    return run
+
+
+def monai(given: Given) -> Run:
+    """SupervisedTrainer on slices of the volumes that CacheDataset holds, as in ``data.py``; on a
+    GPU with mixed precision. ``decollate``, which only serves postprocessing, is off.
+    """
+    from monai.data import CacheDataset
+    from monai.engines import IterationEvents, SupervisedTrainer
+
+    volumes = CacheDataset(*monai_volumes(given.slices.cohort), num_workers=None, progress=False)
+    model = given.model()
+    optimiser = given.optimiser(model)
+
+    def collate(rows: list[int]) -> dict[str, torch.Tensor]:
+        images, masks = cut(volumes, rows)
+        return {"image": shrink(images, given.recipe), "label": shrink(masks, given.recipe)}
+
+    def clip(engine: Any) -> None:
+        if engine.scaler is not None:
+            engine.scaler.unscale_(optimiser)
+        nn.utils.clip_grad_norm_(model.parameters(), given.recipe.clip_norm)
+
+    batches = given.loader(range(len(volumes) * DEPTH), collate, pin_memory=given.gpu)
+
+    def run(steps: int) -> None:
+        trainer = SupervisedTrainer(
+            given.device, 1, batches, model, optimiser, given.loss(), steps, given.gpu,
+            amp=given.gpu, optim_set_to_none=True, decollate=False)  # fmt: skip
+        trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, clip)
+        trainer.run()
+
+    return run
+
+
+PROGRAMS = {"atlaslib": atlaslib, "bare step": bare, "plain PyTorch": plain, "MONAI": monai}
+NEEDS = {"MONAI": {"monai": "monai", "ignite": "pytorch-ignite"}}  # module: package
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def seconds(run: Run, steps: int) -> float:
+    finish = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    finish()
+    begun = time.perf_counter()
+    run(steps)
+    finish()
+    return time.perf_counter() - begun
+
+
+def warm(name: str, given: Given) -> tuple[Run, float]:
+    """A program after its first steps, and MB of GPU memory at the peak of the last of them."""
+    # what others hold; the trainee is atlaslib's own, and atlaslib comes first
+    others = torch.cuda.memory_allocated() if given.gpu and name != "atlaslib" else 0
+    run = PROGRAMS[name](given)
+    run(WARM_UP - 1)
+    if given.gpu:
+        torch.cuda.reset_peak_memory_stats()
+    run(1)
+    return run, (torch.cuda.max_memory_allocated() - others) / 1e6 if given.gpu else np.nan
+
+
+def present(name: str) -> bool:
+    lacking = [p for m, p in NEEDS.get(name, {}).items() if importlib.util.find_spec(m) is None]
+    if lacking:
+        print(f"{name} is left out, it needs: pip install {' '.join(lacking)}")
+    return not lacking
+
+
+def compare(chosen: Recipe, cohort: Cohort, steps: int) -> tuple[pd.DataFrame, dict[str, float]]:
+    """One row for each program: slices a second, shares, memory; and the limits beside them."""
+    given = Given(chosen, cohort, WARM_UP + ROUNDS * steps)
+    ready = {name: warm(name, given) for name in filter(present, PROGRAMS)}
+    taken = [{name: seconds(run, steps) for name, (run, _) in ready.items()} for _ in range(ROUNDS)]
+    rate = steps * given.size / pd.DataFrame(taken).median()
+    columns = {"slices/s": rate, "of bare step": rate / rate["bare step"]}
+    table = pd.DataFrame(columns | {"to atlaslib": rate / rate["atlaslib"]})
+    with FlopCounterMode(display=False) as counter:  # of two slices, forward and backward
+        x = torch.rand(2, 1, *given.recipe.input_size(), device=given.device)
+        given.model()(x).mean().backward()
+    limits = {"GFLOP a slice": counter.get_total_flops() / 2e9}
+    if given.gpu:
+        table["peak, MB"] = [peak for _, peak in ready.values()]
+        limits["ceiling, TFLOP/s"] = ceiling(given.device) / 1e12
+        table["of ceiling"] = rate * limits["GFLOP a slice"] / limits["ceiling, TFLOP/s"] / 1e3
+        return table, limits
+    for threads in sorted({1, torch.get_num_threads()}):  # ends with as many as before
+        torch.set_num_threads(threads)
+        measured = steps * given.size / seconds(ready["bare step"][0], steps)
+        limits[f"bare step, slices/s, threads: {threads}"] = measured
+    return table, limits
+
+
+def ceiling(device: torch.device, times: int = 50) -> float:
+    """Operations a second of a product of large bfloat16 matrices."""
+    a, b = torch.randn(2, SIDE, SIDE, device=device, dtype=torch.bfloat16)
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            a @ b
+
+    run(3)
+    return times * 2 * SIDE**3 / seconds(run, times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What training costs, program by program.")
+    parser.add_argument("--profile", choices=("quick", "paper"), default="quick")
+    parser.add_argument("--model", choices=("baseline", "resnet"), default="baseline")
+    parser.add_argument("--subjects", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=60, help="in each of three rounds")
+    parser.add_argument("--out", type=Path, help="the same as JSON")
+    args = parser.parse_args()
+    device, chosen = best_device(), recipe(args.model, args.profile)
+    about = machine() | {key: value for key, value in vars(args).items() if key != "out"}
+    about |= {"batch": chosen.batch_size, "threads": torch.get_num_threads()}
+    about["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["ATLASLIB_HOME"] = folder  # where the store is made
+        cohort = make_cohort(Path(folder) / "scans", args.subjects)
+        table, limits = compare(chosen, cohort, args.steps)
+    print(f"\n{table.to_string(float_format='{:,.4g}'.format)}\n")
+    for name, value in (limits | about).items():
+        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+    if args.out:
+        rows = json.loads(table.rename_axis("program").reset_index().to_json(orient="records"))
+        text = json.dumps({"about": about, "limits": limits, "rows": rows}, indent=1) + "\n"
+        write_aside(args.out, lambda name: Path(name).write_text(text, encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
