@@ -104,7 +104,7 @@ def test_a_polite_stop_saves_first(number, cohort, whole, tmp_path):
 
 def test_a_notebook_stop_leaves_a_run_to_go_on_with(cohort, tmp_path, monkeypatch):
     """In a notebook the interrupt comes as a signal to this very process."""
-    took = state.State.took
+    took, handler = state.State.took, signal.getsignal(signal.SIGINT)
 
     def interrupted(self, loss):
         took(self, loss)
@@ -119,7 +119,7 @@ def test_a_notebook_stop_leaves_a_run_to_go_on_with(cohort, tmp_path, monkeypatc
     assert (len(content["history"]), content["step"]) == (1, 2)
     run = train(RECIPE, cohort, out=tmp_path / "run", progress=False)
     assert len(run.history) == 2
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 # --- files --------------------------------------------------------------------------------------
