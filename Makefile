@@ -16,7 +16,7 @@ TIMED = begun=$$(date +%s); took() { s=$$(( $$(date +%s) - begun )); echo "$$1 $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help book test lint unit slow notebooks links constraints format clean
+.PHONY: help book test claims lint unit slow notebooks links constraints format clean
 
 help: ## list the targets
 	@echo "make book     [PROFILE=smoke|quick|paper] [DATA=/path/to/ATLAS_R1.1] [PYTHON=python3.12]"
@@ -27,6 +27,9 @@ book: $(VENV)/book.stamp ## set up, make the data, run the chapters, render _bui
 
 test: $(VENV)/test.stamp ## set up and run every check: lint, types, layers, tests, notebooks, wheel
 	@$(TIMED); $(MAKE) --no-print-directory lint unit notebooks && took "Every check passed in"
+
+claims: $(VENV)/test.stamp ## re-test every claim of the paper, with five seeds (an hour or two; goes on where it stopped)
+	@$(RUN) -m atlaslib claims --profile "$$PROFILE" --data "$$DATA" $(if $(DATA),,--out data/results/claims)
 
 lint: $(VENV)/test.stamp ## style, types and layers
 	@echo "== ruff"; $(RUN) -m ruff check .

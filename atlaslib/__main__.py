@@ -67,6 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--csv", type=Path, required=True, metavar="FILE")
     evaluate.set_defaults(run=_evaluate)
 
+    claims = commands.add_parser("claims", help="re-test every claim of the paper; resumes")
+    claims.add_argument("--profile", default="quick", metavar="smoke|quick|paper")
+    claims.add_argument("--seeds", type=int, default=5, metavar="K", help="trainings of each arm")
+    claims.add_argument(
+        "--data", default="", metavar="DIR", help="ATLAS; without it, the synthetic cohort"
+    )
+    claims.add_argument("--out", type=Path, metavar="DIR", help="where to write the tables")
+    claims.set_defaults(run=_claims)
+
     predict = commands.add_parser("predict", help="write the lesion mask of one T1 in MNI space")
     predict.add_argument("folder", metavar="RUN", type=Path)
     predict.add_argument("t1", metavar="T1.nii.gz", type=Path)
@@ -136,6 +145,21 @@ def _evaluate(options: argparse.Namespace) -> None:
         f"{row.dice:.3f} (95 % interval {row.low:.3f} to {row.high:.3f}), pooled "
         f"{row.pooled_dice:.3f}; one row per scan in {options.csv}"
     )
+
+
+def _claims(options: argparse.Namespace) -> None:
+    from atlaslib import experiments
+    from atlaslib.claims import verdicts
+
+    cohort = atlaslib.open_cohort(options.data, options.profile)
+    experiments.run_all(cohort, options.profile, options.seeds)
+    results = experiments.gather(cohort, options.profile, options.seeds)
+    folder = options.out or atlaslib.home() / "claims"
+    experiments.save(results, folder)
+    print(f"{cohort.source}, {options.profile} profile, {options.seeds} seeds")
+    shown = ["claim", "verdict", "effect", "statement"]
+    print(verdicts(results.effects())[shown].to_string(index=False))
+    print(f"the tables: {folder}")
 
 
 def _predict(options: argparse.Namespace) -> None:

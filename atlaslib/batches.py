@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from atlaslib.evaluation import with_neighbours
 from atlaslib.recipes import Recipe
 from atlaslib.slices import GRID, SLICE, SliceDataset
+from atlaslib.splits import TRAIN, own_slices
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 _SHARE = 0.5  # of the GPU's free memory that slices may take; the rest is for the model
@@ -26,10 +28,11 @@ def epoch_order(table: pd.DataFrame, recipe: Recipe, epoch: int) -> np.ndarray:
     rest, other ones in each epoch.
     """
     generator = np.random.default_rng([recipe.seed, epoch])
+    own = own_slices(table, recipe, TRAIN)
     if recipe.lesion_share is None:
-        return generator.permutation(len(table))
-    lesion = np.flatnonzero(table.lesion_pixels > 0)
-    other = np.flatnonzero((table.lesion_pixels == 0) & (table.brain_pixels > 0))
+        return generator.permutation(np.flatnonzero(own))
+    lesion = np.flatnonzero(own & (table.lesion_pixels > 0))
+    other = np.flatnonzero(own & (table.lesion_pixels == 0) & (table.brain_pixels > 0))
     count = round(len(lesion) * (1 - recipe.lesion_share) / recipe.lesion_share)
     drawn = generator.choice(other, min(count, len(other)), replace=False)
     return generator.permutation(np.concatenate([lesion, drawn]))
@@ -59,6 +62,8 @@ class Batches:
     ----------
     slices : SliceDataset
     device : torch.device
+    recipe : Recipe
+        How many neighbours come with each slice.
 
     Attributes
     ----------
@@ -66,8 +71,8 @@ class Batches:
         What was chosen, in words.
     """
 
-    def __init__(self, slices: SliceDataset, device: torch.device) -> None:
-        self.slices, self.device = slices, device
+    def __init__(self, slices: SliceDataset, device: torch.device, recipe: Recipe) -> None:
+        self.slices, self.device, self.recipe = slices, device, recipe
         self.held: Batch | None = None
         gigabytes = 2 * len(slices) * SLICE[0] * SLICE[1] / 1e9
         self.where = f"{gigabytes:.1f} GB of slices read from the store, batch by batch"
@@ -87,13 +92,14 @@ class Batches:
         return images, masks
 
     def of(self, chosen: Sequence[np.ndarray]) -> Iterator[Batch]:
-        """For each array of positions in ``SliceDataset.table``: images and masks, (n, 232, 196)
-        uint8 on the device.
+        """For each array of n positions in ``SliceDataset.table``, uint8 on the device: images
+        (n, channels, 232, 196), each slice among its neighbours, and masks (n, 1, 232, 196).
         """
         if self.held is not None:
             for rows in chosen:
-                index = torch.from_numpy(rows).to(self.device, non_blocking=True)
-                yield self.held[0][index], self.held[1][index]
+                stack = torch.from_numpy(with_neighbours(rows, self.recipe)).to(self.device)
+                middle = stack[:, self.recipe.neighbours]
+                yield self.held[0][stack], self.held[1][middle].unsqueeze(1)
             return
         with ThreadPoolExecutor(1) as reader:
             coming = deque(reader.submit(self._read, rows) for rows in chosen[:_AHEAD])
@@ -104,7 +110,10 @@ class Batches:
                 yield tuple(part.to(self.device, non_blocking=True) for part in (images, masks))  # type: ignore[misc]
 
     def _read(self, rows: np.ndarray) -> Batch:
-        images, masks = self.slices.gather(rows)
+        stack = with_neighbours(rows, self.recipe)
+        images, masks = self.slices.gather(stack.ravel())
+        images, masks = (part.view(*stack.shape, *SLICE) for part in (images, masks))
+        masks = masks[:, self.recipe.neighbours :][:, :1]
         if self.device.type == "cuda":  # from pinned memory the copy overlaps with computing
             return images.pin_memory(), masks.pin_memory()
         return images, masks

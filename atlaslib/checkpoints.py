@@ -86,7 +86,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise DataError(f"{folder}: another process trains in this folder") from None
+        raise DataError(f"{folder}: another process trains in this folder", "locked") from None
     try:
         yield
     finally:

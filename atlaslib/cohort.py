@@ -6,6 +6,7 @@ all its lesion masks; a :class:`Cohort` is a sequence of scans.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import errno
 import hashlib
@@ -141,11 +142,12 @@ class Cohort(Sequence[Scan]):
         Parameters
         ----------
         fractions : three numbers that sum to 1
-            Shares of the units (subjects or sites), rounded, each part getting at least one.
+            Shares of the units (subjects, sites or scans), rounded, each part getting at least one.
         seed : int
             The same seed gives the same split on every machine.
-        by : {"subject", "site"}
-            What must stay together. Two sessions of one person are never separated.
+        by : {"subject", "site", "scan"}
+            What must stay together. By "scan", two sessions of one person may be separated, and
+            what is learned on one is tested on the other: only to show what that does.
 
         Returns
         -------
@@ -157,13 +159,14 @@ class Cohort(Sequence[Scan]):
         ValueError
             If the fractions do not sum to 1, or there are fewer than three units.
         """
-        if by not in ("subject", "site"):
-            raise ValueError(f"split by 'subject' or 'site', not by {by!r}")
+        if by not in ("subject", "site", "scan"):
+            raise ValueError(f"split by 'subject', 'site' or 'scan', not by {by!r}")
         if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
             raise ValueError(f"split needs three positive fractions that sum to 1, not {fractions}")
         scans = self.labelled.scans
         # sorted: the split depends on the names alone, not on the order of the folder
-        units = sorted({getattr(scan, by) for scan in scans})
+        names = [scan.name if by == "scan" else getattr(scan, by) for scan in scans]
+        units = sorted(set(names))
         if len(units) < 3:
             raise DataError(f"{self.root}: a split needs at least 3 {by}s, found {len(units)}")
         order = np.random.default_rng(seed).permutation(len(units))
@@ -175,7 +178,8 @@ class Cohort(Sequence[Scan]):
         parts = []
         for start, end in itertools.pairwise(edges):
             chosen = {units[i] for i in order[start:end]}
-            parts.append(self.only([scan for scan in scans if getattr(scan, by) in chosen]))
+            kept = [scan for scan, name in zip(scans, names, strict=True) if name in chosen]
+            parts.append(self.only(kept))
         return parts[0], parts[1], parts[2]
 
     def fingerprint(self) -> str:
@@ -273,6 +277,24 @@ def unopened(path: Path, error: OSError) -> DataError:
     if isinstance(error, PermissionError):
         return DataError(f"{path}: no right to read it", "rights")
     return DataError(f"{path}: cannot be opened ({error.strerror})", "unreadable")
+
+
+@cache
+def source_fingerprint(*names: str) -> str:
+    """Twelve hexadecimal digits of modules of this library; comments do not count.
+
+    Parameters
+    ----------
+    *names : str
+        Files or folders of the package.
+    """
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in names:
+        path = package / name
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            digest.update(ast.dump(ast.parse(file.read_text())).encode())
+    return digest.hexdigest()[:12]
 
 
 def home() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -13,10 +14,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from atlaslib.cohort import Cohort, DataError, Scan
-from atlaslib.metrics import bootstrap_mean, dice_by_slice, pooled_dice
+from atlaslib.metrics import bootstrap_mean, dice_of, dice_original, mean_dice, pooled_dice
+from atlaslib.original import jpeg_mask
 from atlaslib.recipes import Recipe
 from atlaslib.runs import Run
-from atlaslib.slices import SLICE, SliceDataset, normalise, to_slices, to_volume
+from atlaslib.slices import GRID, SLICE, SliceDataset, normalise, to_slices, to_volume
+from atlaslib.splits import TEST, own_slices
 from atlaslib.volumes import read_t1
 
 THRESHOLD = 0.5  # on the probability, as in the original code
@@ -44,11 +47,12 @@ def half_precision(device: torch.device) -> torch.dtype | None:
 # First row and column of the recipe's window of 184 x 152 pixels: it holds the MNI152 brain, which
 # spans rows 25 to 205 and columns 26 to 170.
 WINDOW = (23, 22)
+NEIGHBOUR_GAP = 3  # slices, and so mm: a pixel of the quick profile
 NO_LESION = -20.0  # the logit given to what lies outside the window
 
 
 def shrink(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """(N, 1, 232, 196) to what the recipe's model sees, ``(N, 1, *recipe.input_size())``.
+    """(N, C, 232, 196) to what the recipe's model sees, ``(N, C, *recipe.input_size())`` float32.
 
     The window is cut out, padded with zeros at the bottom and right, and blocks of
     that many pixels square are averaged.
@@ -57,8 +61,8 @@ def shrink(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
         (above, left), (height, width) = WINDOW, recipe.field_of_view()
         images = images[..., above : above + height, left : left + width]
     rows, columns = (n * recipe.downsample for n in recipe.input_size())
-    padded = F.pad(images, (0, columns - images.shape[-1], 0, rows - images.shape[-2]))
-    return F.avg_pool2d(padded, recipe.downsample)
+    padded = F.pad(images, (0, columns - images.shape[-1], 0, rows - images.shape[-2])).float()
+    return F.avg_pool2d(padded, recipe.downsample) if recipe.downsample > 1 else padded
 
 
 def grow(logits: torch.Tensor, recipe: Recipe) -> torch.Tensor:
@@ -74,51 +78,123 @@ def grow(logits: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     return F.pad(logits[..., :height, :width], (left, right, above, below), value=NO_LESION)
 
 
+def with_neighbours(rows: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Positions of slices, (n,), to those of each and its neighbours, (n, 1 + 2 * neighbours).
+
+    Beyond the first and the last slice of a scan, these are repeated.
+    """
+    reach = recipe.neighbours * NEIGHBOUR_GAP
+    scan, z = np.divmod(np.asarray(rows)[:, None], GRID[2])
+    return scan * GRID[2] + np.clip(z + np.arange(-reach, reach + 1, NEIGHBOUR_GAP), 0, GRID[2] - 1)
+
+
 @torch.inference_mode()
-def slice_logits(model: nn.Module, images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+def slice_logits(
+    model: nn.Module, images: torch.Tensor, recipe: Recipe, chosen: Sequence[int] | None = None
+) -> torch.Tensor:
     """Logits of a scan at full resolution.
 
     Parameters
     ----------
     model : torch.nn.Module in evaluation mode, on the device of ``images``
-    images : (n, 232, 196) uint8
-    recipe : Recipe, for the window and the resolution that the model sees
+    images : (189, 232, 196) uint8
+        All slices of a scan, for a model may look at neighbours.
+    recipe : Recipe, for what the model sees
+    chosen : sequence of int, optional
+        Which slices to segment. None: all.
 
     Returns
     -------
     (n, 232, 196) float32 on the same device
     """
+    rows = np.arange(len(images)) if chosen is None else np.asarray(chosen)
+    stacks = torch.from_numpy(with_neighbours(rows, recipe)).to(images.device)
     parts = []
-    for batch in images.split(_AT_ONCE):
-        x = shrink(batch.unsqueeze(1).float() / 255, recipe)
-        parts.append(grow(model(x).float(), recipe).squeeze(1))
+    for stack in stacks.split(_AT_ONCE):
+        x = shrink(images[stack], recipe) / 255
+        logits = model(x).float()
+        if recipe.average_mirrored:
+            logits = (logits + model(x.flip(3)).float().flip(3)) / 2
+        parts.append(grow(logits, recipe).squeeze(1))
     return torch.cat(parts)
 
 
-def score(logits: torch.Tensor, masks: torch.Tensor, pos_weight: float) -> dict[str, float]:
-    """Dice, volumes in mL and losses of one scan, counted on the device of the tensors.
+def counts(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """What every score is computed from, slice by slice, on the device of the tensors.
 
     Parameters
     ----------
-    logits : (189, 232, 196) float32
-    masks : (189, 232, 196) uint8
+    logits : (n, 232, 196) float32
+    masks : (n, 232, 196) uint8
+
+    Returns
+    -------
+    (n, 6) float32
+        Voxels in both masks, predicted, true, all; cross entropy summed over lesion, over the rest.
+    """
+    predicted, true = logits > 0, masks > 0  # a logit of 0 is a probability of 0.5
+    # cross entropy is softplus(logit) on background, softplus(logit) - logit on lesion
+    rest = F.softplus(logits)
+    on_lesion = torch.where(true, rest, 0).sum((1, 2))
+    missed = on_lesion - torch.where(true, logits, 0).sum((1, 2))
+    voxels = [mask.sum((1, 2)).float() for mask in (predicted & true, predicted, true)]
+    voxels.append(torch.full_like(voxels[0], logits[0].numel()))
+    return torch.stack([*voxels, missed, rest.sum((1, 2)) - on_lesion], dim=1)
+
+
+def score(found: np.ndarray, pos_weight: float) -> dict[str, float]:
+    """One scan's Dice, volumes in mL and losses.
+
+    Parameters
+    ----------
+    found : (n, 6)
+        Of :func:`counts`, for the slices that are to be scored.
     pos_weight : float
         Of lesion pixels in ``loss``; ``cross_entropy`` has weight 1.
     """
-    predicted, true = logits > 0, masks > 0  # a logit of 0 is a probability of 0.5
-    both, p, t = ((predicted & true).sum(), predicted.sum(), true.sum())
-    # cross entropy is softplus(logit) on background, softplus(-logit) on lesion
-    missed = F.softplus(-logits[true]).sum()
-    wrong = F.softplus(logits).sum() - F.softplus(logits[true]).sum()
-    counts = torch.stack([both, p, t]).tolist()
+    both, predicted, true, voxels, missed, wrong = found.sum(0, dtype=np.float64)
     return {
-        "dice": 2 * counts[0] / (counts[1] + counts[2]) if counts[1] + counts[2] else float("nan"),
-        "volume_ml": counts[2] * VOXEL_ML,
-        "predicted_ml": counts[1] * VOXEL_ML,
-        "intersection_ml": counts[0] * VOXEL_ML,
-        "cross_entropy": float((missed + wrong) / logits.numel()),
-        "loss": float((pos_weight * missed + wrong) / logits.numel()),
+        "dice": dice_of(both, predicted, true),
+        "dice_per_slice": mean_dice(*found[:, :3].T),
+        "volume_ml": true * VOXEL_ML,
+        "predicted_ml": predicted * VOXEL_ML,
+        "intersection_ml": both * VOXEL_ML,
+        "cross_entropy": (missed + wrong) / voxels,
+        "loss": (pos_weight * missed + wrong) / voxels,
     }
+
+
+def validate(
+    model: nn.Module,
+    slices: SliceDataset,
+    recipe: Recipe,
+    part: int,
+    positions: Sequence[int] | None = None,
+) -> list[dict[str, float]]:
+    """Segment scans and compare with their masks: one row of :func:`score` for each.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    slices : SliceDataset
+    recipe : Recipe
+    part : int
+        Which slices count where the split is by slice: :data:`atlaslib.splits.TEST`, ...
+    positions : sequence of int, optional
+        Of scans. None: all.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+    positions = range(len(slices.cohort)) if positions is None else positions
+    found = []
+    for position in positions:
+        images, masks = (x.to(device, non_blocking=True) for x in slices.scan(position))
+        found.append(counts(slice_logits(model, images, recipe), masks))
+    own = own_slices(slices.table, recipe, part).reshape(-1, GRID[2])
+    return [  # read when all is computed: a GPU need not wait between scans
+        score(values.cpu().numpy()[own[position]], recipe.pos_weight)
+        for position, values in zip(positions, found, strict=True)
+    ]
 
 
 def evaluate(run: Run, cohort: Cohort, progress: bool = True) -> pd.DataFrame:
@@ -140,19 +216,46 @@ def evaluate(run: Run, cohort: Cohort, progress: bool = True) -> pd.DataFrame:
         intersection_ml, cross_entropy (per pixel, weight 1), loss (with the run's positive
         weight). Everything is counted at full resolution over all 189 slices.
     """
-    device = best_device()
-    model = fast_layout(run.model(), device)
+    model = fast_layout(run.model(), best_device())
     slices = SliceDataset(cohort, progress=progress)
     parts = {s: part for part, names in run.provenance["split"].items() for s in names}
-    rows = []
+    rows = [
+        {"subject": scan.subject, "session": scan.session, "site": scan.site,
+         "part": parts.get(scan.subject, "new")}
+        for scan in cohort
+    ]  # fmt: skip
+    scores = validate(model, slices, run.recipe, TEST)
+    return pd.concat([pd.DataFrame(rows), pd.DataFrame(scores)], axis=1)
+
+
+def predictions(run: Run, cohort: Cohort) -> Iterator[tuple[Scan, np.ndarray, np.ndarray]]:
+    """Each scan with a run's logits, float32, and the true mask, bool, both (189, 232, 196)."""
+    model = fast_layout(run.model(), best_device())
+    slices = SliceDataset(cohort, progress=False)
     for position, scan in enumerate(cohort):
-        images, masks = (x.to(device) for x in slices.scan(position))
-        logits = slice_logits(model, images, run.recipe)
-        row = {"subject": scan.subject, "session": scan.session, "site": scan.site}
-        row["part"] = parts.get(scan.subject, "new")
-        values = score(logits, masks, run.recipe.pos_weight)
-        by_slice = dice_by_slice((logits > 0).cpu().numpy(), masks.cpu().numpy())
-        rows.append(row | values | {"dice_per_slice": by_slice})
+        images, masks = slices.scan(position)
+        logits = slice_logits(model, images.to(best_device()), run.recipe)
+        yield scan, logits.cpu().numpy(), masks.numpy() > 0
+
+
+def rescore(run: Run, cohort: Cohort) -> pd.DataFrame:
+    """The same masks by the Dice of 2018, against targets that went through JPEG.
+
+    Returns
+    -------
+    DataFrame
+        One row per scan: subject, session, dice_original, and perfect_original, which a mask
+        without any error would get. Means over the slices on which prediction and target are not
+        both empty.
+    """
+    rows = []
+    for scan, logits, true in predictions(run, cohort):
+        soft = np.zeros(true.shape, np.float32)
+        for z in np.flatnonzero(true.any((1, 2))):
+            soft[z] = jpeg_mask([true[z]])
+        scores = [dice_original(mask, soft, len(soft)) for mask in (logits > 0, true)]
+        names = {"subject": scan.subject, "session": scan.session}
+        rows.append(names | {"dice_original": scores[0], "perfect_original": scores[1]})
     return pd.DataFrame(rows)
 
 

@@ -37,7 +37,7 @@ def dice(prediction: ArrayLike, target: ArrayLike) -> float:
     0.5
     """
     p, t = _pair(prediction, target)
-    return _ratio(int((p & t).sum()), int(p.sum()), int(t.sum()))
+    return dice_of(int((p & t).sum()), int(p.sum()), int(t.sum()))
 
 
 def _pair(prediction: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +47,8 @@ def _pair(prediction: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np.ndar
     return p, t
 
 
-def _ratio(both: float, predicted: float, true: float) -> float:
+def dice_of(both: float, predicted: float, true: float) -> float:
+    """Dice from numbers of voxels: in both masks, in the predicted one, in the true one."""
     total = predicted + true
     return float(2 * both / total) if total else float("nan")
 
@@ -64,9 +65,12 @@ def dice_per_slice(prediction: ArrayLike, target: ArrayLike) -> np.ndarray:
     array of shape (slices,), float64
     """
     p, t = _pair(prediction, target)
-    both, sizes = (p & t).sum((1, 2)), p.sum((1, 2)) + t.sum((1, 2))
+    return _each((p & t).sum((1, 2)), p.sum((1, 2)), t.sum((1, 2)))
+
+
+def _each(both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
-        return 2 * both / sizes
+        return 2 * both / (predicted + true)
 
 
 def dice_by_slice(prediction: ArrayLike, target: ArrayLike) -> float:
@@ -75,7 +79,15 @@ def dice_by_slice(prediction: ArrayLike, target: ArrayLike) -> float:
     A false positive on a slice without lesion scores 0, so this mean punishes specks on empty
     slices as hard as it rewards a large lesion found.
     """
-    values = dice_per_slice(prediction, target)
+    return _mean(dice_per_slice(prediction, target))
+
+
+def mean_dice(both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> float:
+    """As :func:`dice_by_slice`, from each slice's numbers of voxels."""
+    return _mean(_each(both, predicted, true))
+
+
+def _mean(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
@@ -109,12 +121,13 @@ def pooled_dice(table: pd.DataFrame) -> float:
     table : DataFrame
         One row per scan with the columns intersection_ml, predicted_ml and volume_ml.
     """
-    return _ratio(table.intersection_ml.sum(), table.predicted_ml.sum(), table.volume_ml.sum())
+    return dice_of(table.intersection_ml.sum(), table.predicted_ml.sum(), table.volume_ml.sum())
 
 
 def bootstrap_mean(
     values: ArrayLike,
     groups: ArrayLike | None = None,
+    seeds: ArrayLike | None = None,
     seed: int = 0,
     resamples: int = 2000,
     level: float = 0.95,
@@ -128,6 +141,9 @@ def bootstrap_mean(
     groups : array of shape (n,), optional
         What is resampled as a whole: the subjects, since two scans of one person are not two
         independent measurements. None: every value on its own.
+    seeds : array of shape (n,), optional
+        Which training a value is of: trainings are resampled first, then the groups of each.
+        None: all values are of one training.
     seed, resamples, level
         Of the bootstrap.
 
@@ -141,13 +157,26 @@ def bootstrap_mean(
         If no value is left.
     """
     values = np.asarray(values, dtype=float)
-    labels = np.arange(len(values)) if groups is None else np.asarray(groups)
-    kept = np.isfinite(values)
-    if not kept.any():
+    frame = pd.DataFrame({"value": values, "group": np.arange(len(values))})
+    frame["seed"] = 0 if seeds is None else np.asarray(seeds)
+    if groups is not None:
+        frame["group"] = np.asarray(groups)
+    frame = frame[np.isfinite(values)]
+    if frame.empty:
         raise ValueError("no finite value to average")
-    frame = pd.Series(values[kept]).groupby(labels[kept])
-    sums, counts = frame.sum().to_numpy(), frame.count().to_numpy()
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(values[kept].mean()), float(low), float(high)
+    trainings = [
+        part.groupby("group").value.agg(["sum", "count"]).to_numpy()
+        for _, part in frame.groupby("seed")
+    ]
+    generator = np.random.default_rng(seed)
+    chosen = np.zeros((resamples, 1), int)
+    if seeds is not None:
+        chosen = generator.integers(len(trainings), size=(resamples, len(trainings)))
+    totals = np.zeros((resamples, 2))  # sum and count
+    for number, sums in enumerate(trainings):
+        for column in chosen.T:
+            rows = np.flatnonzero(column == number)
+            drawn = generator.integers(len(sums), size=(len(rows), len(sums)))
+            totals[rows] += sums[drawn].sum(1)
+    low, high = np.quantile(totals[:, 0] / totals[:, 1], [(1 - level) / 2, (1 + level) / 2])
+    return float(frame.value.mean()), float(low), float(high)

@@ -18,7 +18,7 @@ Value = int | float | str | bool | None  # of a recipe's field
 class Recipe:
     """Everything that decides what a training run computes, apart from the data."""
 
-    model: str  # "baseline", "resnet", "zero", or a name for your own
+    model: str  # a name of atlaslib.models.MODELS, or one for your own
     profile: str = "paper"  # where the values come from: smoke, quick or paper
     seed: int = 0  # weights, order of slices, dropout; our choice, the paper names none
 
@@ -30,15 +30,24 @@ class Recipe:
     groups: int | None = None  # resnet: groups of equal width; our reading of "20 units"
     fourth_stride: int | None = None  # resnet: stride of the fourth group; our reading
     vector: int | None = None  # resnet: numbers in the last encoder layer (section 5.2)
+    decoder: str | None = None  # "unet", "unet without skips", "map" or "vector"
+    map_width: int | None = None  # baseline with decoder "map" or "vector": channels of the map
+    normalise: bool | None = None  # baseline: batch normalisation in the encoder
+    levels: int | None = None  # residual_unet, dynunet: sizes, each half the one before
 
     # the data
-    split_seed: int = 0  # of Cohort.split by subject; our choice, the paper names no split
+    split: str = "subject"  # or "scan", "slice", "slice inverted"; the code split by slice
+    split_seed: int = 0  # of the split; our choice, the paper names none
     window: bool = False  # the model sees only the 184 x 152 pixels around the brain
     downsample: int = 1  # the model sees slices of 1/downsample the rows and columns
     flip: bool = False  # mirror half of the training slices left to right; our choice
+    augment: bool = False  # vary contrast, bias field, noise and geometry while training
+    neighbours: int = 0  # residual_unet, dynunet: further slices on either side, 3 mm apart
+    average_mirrored: bool = False  # segment a slice and its mirror image, and average
     lesion_share: float | None = None  # share of slices with lesion; None: all slices, as they are
 
     # the loss and its optimiser
+    loss: str = "cross entropy"  # or "dice", or "dice + cross entropy" (section 4)
     pos_weight: float = (
         1.0  # of lesion pixels in the cross entropy (1 in section 4, 100 in the code)
     )
@@ -49,13 +58,17 @@ class Recipe:
     micro_batch: int | None = None  # slices at once, if memory is short: their gradients add up
     clip_norm: float = 5.0  # largest gradient norm (code)
     epochs: int = 40  # passes over the training slices; our choice, the paper names none
+    patience: int | None = None  # stop after so many epochs without a better validation
 
     def model_options(self) -> dict[str, int | float | str | tuple[int, int]]:
         """The options of :func:`atlaslib.build_model` that this recipe sets."""
-        names = ("width", "dropout", "unit", "units", "groups", "fourth_stride", "vector")
+        names = ("width", "dropout", "unit", "units", "groups", "fourth_stride", "vector",
+                 "decoder", "map_width", "normalise", "levels")  # fmt: skip
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if self.model == "resnet":
+        if self.model == "resnet" or self.decoder == "vector":
             chosen["size"] = self.input_size()
+        if self.neighbours:
+            chosen["channels"] = 1 + 2 * self.neighbours
         return chosen
 
     def field_of_view(self) -> tuple[int, int]:
@@ -91,6 +104,21 @@ _QUICK: dict[str, Value] = {
 }
 _SMOKE: dict[str, Value] = _QUICK | {"downsample": 4, "epochs": 2}
 
+_TODAY: dict[str, Value] = {
+    "loss": "dice + cross entropy",
+    "pos_weight": 1.0,
+    "initial_prior": True,
+    "flip": True,
+    "augment": True,
+    "neighbours": 1,
+    "average_mirrored": True,
+    "lesion_share": 0.75,
+    "decay": True,
+}
+_TODAY_QUICK: dict[str, Value] = {
+    "width": 8, "levels": 4, "batch_size": 4, "learning_rate": 0.005,
+}  # fmt: skip
+
 _RECIPES: dict[tuple[str, str], dict[str, Value]] = {
     ("baseline", "paper"): {},
     # without dropout: so short a run underfits, and has nothing to hold back
@@ -100,6 +128,14 @@ _RECIPES: dict[tuple[str, str], dict[str, Value]] = {
     # an epoch takes twice the baseline's time: half as many cost about as much
     ("resnet", "quick"): _QUICK | {"width": 8, "epochs": 3},
     ("resnet", "smoke"): _SMOKE | {"width": 2},
+    # our own, not the paper's: what one would build today
+    ("residual_unet", "paper"): _TODAY | {"width": 32, "levels": 5, "batch_size": 50},
+    ("residual_unet", "quick"): _QUICK | _TODAY | _TODAY_QUICK,
+    ("residual_unet", "smoke"): _SMOKE | _TODAY | {"width": 4, "levels": 3},
+    # MONAI's network in its place
+    ("dynunet", "paper"): _TODAY | {"width": 32, "levels": 5, "batch_size": 50},
+    ("dynunet", "quick"): _QUICK | _TODAY | _TODAY_QUICK,
+    ("dynunet", "smoke"): _SMOKE | _TODAY | {"width": 4, "levels": 3},
     # nothing to learn but the base rate, which is counted over all slices
     ("zero", "paper"): {"initial_prior": True, "epochs": 0},
     ("zero", "quick"): {"pos_weight": _QUICK["pos_weight"], "initial_prior": True, "epochs": 0},
@@ -112,7 +148,7 @@ def recipe(name: str, profile: str = "quick", **changes: Value) -> Recipe:
 
     Parameters
     ----------
-    name : {"baseline", "resnet", "zero"}
+    name : {"baseline", "resnet", "zero", "residual_unet", "dynunet"}
     profile : {"smoke", "quick", "paper"}
     **changes
         Fields of :class:`Recipe` to set otherwise, for example ``learning_rate=0.01``.
@@ -132,7 +168,15 @@ def recipe(name: str, profile: str = "quick", **changes: Value) -> Recipe:
 
 
 _WHOLE = {"seed", "split_seed", "downsample", "batch_size", "epochs", "width", "units", "groups"}
-_WHOLE |= {"fourth_stride", "vector", "micro_batch"}
+_WHOLE |= {
+    "fourth_stride",
+    "vector",
+    "micro_batch",
+    "map_width",
+    "levels",
+    "neighbours",
+    "patience",
+}
 _LEAST = {
     "downsample": 1,
     "batch_size": 1,
@@ -140,6 +184,12 @@ _LEAST = {
     "width": 1,
     "pos_weight": 0,
     "learning_rate": 0,
+    "neighbours": 0,
+    "patience": 1,
+}
+_ONE_OF = {
+    "split": ("subject", "scan", "slice", "slice inverted"),
+    "loss": ("cross entropy", "dice", "dice + cross entropy"),
 }
 
 
@@ -163,6 +213,8 @@ def _checked(field: str, value: Value) -> Value:
         raise ValueError(f"{field} is a number, not {value!r}")
     if field in _LEAST and value is not None and value < _LEAST[field]:  # type: ignore[operator]
         raise ValueError(f"{field} is at least {_LEAST[field]}, not {value!r}")
+    if field in _ONE_OF and value not in _ONE_OF[field]:
+        raise ValueError(f"{field} is one of {', '.join(_ONE_OF[field])}, not {value!r}")
     if field == "lesion_share" and value is not None and not 0 < value <= 1:  # type: ignore[operator]
         raise ValueError(f"lesion_share lies between 0 and 1, not {value!r}")
     return value
@@ -187,6 +239,7 @@ _WHY = {
     "batch_size": "more steps in the same minutes",
     "micro_batch": "a step in parts, for a GPU with less memory",
     "epochs": "the paper does not say how long it trained",
+    "patience": "until validation stops improving",
 }
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import hashlib
 import json
 import os
 import platform
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from atlaslib.cohort import Cohort, DataError, home, write_aside
+from atlaslib.cohort import Cohort, DataError, home, source_fingerprint, write_aside
 from atlaslib.models import build_model
 from atlaslib.recipes import Recipe
 
@@ -28,7 +26,9 @@ from atlaslib.recipes import Recipe
 _CODE = (
     "volumes.py",
     "slices.py",
+    "splits.py",
     "batches.py",
+    "augment.py",
     "steps.py",
     "state.py",
     "training.py",
@@ -47,7 +47,8 @@ class Run:
     folder : Path
     recipe : Recipe
     history : pandas.DataFrame
-        One row per epoch: epoch, loss, validation_loss, validation_dice, seconds.
+        One row per epoch: epoch, loss, validation_loss, validation_cross_entropy,
+        validation_dice, seconds.
     provenance : dict
         Device, seconds, peak_memory_mb, packages, code, cohort and its source, and the subjects
         of each part of the split.
@@ -130,16 +131,9 @@ def experiment_key(recipe: Recipe, cohort: Cohort, model: nn.Module | None = Non
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
 
 
-@lru_cache(maxsize=1)
 def code_fingerprint() -> str:
     """Twelve hexadecimal digits of the code that computes weights; comments do not count."""
-    package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for name in _CODE:
-        path = package / name
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            digest.update(ast.dump(ast.parse(file.read_text())).encode())
-    return digest.hexdigest()[:12]
+    return source_fingerprint(*_CODE)
 
 
 def packages() -> dict[str, str]:

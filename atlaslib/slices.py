@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from isal import isal_zlib
+from PIL import Image
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
@@ -69,18 +70,27 @@ def normalise(t1: np.ndarray) -> np.ndarray:
         If the brain's intensities are constant or not finite.
     """
     planes = t1.T  # files are stored with x running fastest, numpy likes the last axis to
-    low, high = _percentiles(planes[brain_mask().T])
-    if not np.isfinite([low, high]).all() or high <= low:
+    levels = np.empty(planes.shape, np.uint8)
+    _fill(levels, planes, _percentiles(planes[brain_mask().T]))
+    return levels.T
+
+
+def _fill(levels: np.ndarray, planes: np.ndarray, range_: np.ndarray) -> None:
+    """Scale planes into the place where they are kept, without the rows and columns it lacks."""
+    low, high = range_
+    if not np.isfinite(range_).all() or high <= low:
         text = f"the brain's intensities run from {low:g} to {high:g}: nothing to scale"
         raise DataError(text, "constant")
-    table = _to_levels(np.arange(256), low, high).tobytes()
-    levels = np.empty(planes.shape, np.uint8)
-    for plane, target in zip(planes, levels, strict=True):  # a plane fits the processor's cache
+    table = _to_levels(np.arange(256), low, high)
+    scaled = np.empty(planes.shape[1:], np.uint8)  # a plane fits the processor's cache
+    rows, columns = levels.shape[1:]
+    for plane, target in zip(planes, levels, strict=True):
         if plane.dtype == np.uint8:  # of few different values, each was scaled once
-            target[:] = np.frombuffer(plane.tobytes().translate(table), "u1").reshape(plane.shape)
+            # clip: other threads run meanwhile, which a check of the indices would not let them
+            table.take(plane, out=scaled, mode="clip")
         else:
-            target[:] = _to_levels(plane, low, high)
-    return levels.T
+            scaled = _to_levels(plane, low, high)
+        target[:] = scaled[-rows:, :columns]
 
 
 def _to_levels(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -96,7 +106,9 @@ def _percentiles(values: np.ndarray) -> np.ndarray:
     """``np.percentile``, by counting where there are few different values."""
     if values.dtype != np.uint8:
         return np.percentile(values, PERCENTILES)
-    ends = np.cumsum(np.bincount(values))
+    # Pillow counts bytes as they are, numpy would make each one a number of eight bytes first
+    counts = Image.frombuffer("L", (len(values), 1), values).histogram()
+    ends = np.cumsum(counts)
     place = np.array(PERCENTILES) / 100 * (len(values) - 1)
     below, above = (np.searchsorted(ends, f(place), "right") for f in (np.floor, np.ceil))
     return below + (above - below) * (place % 1)
@@ -135,13 +147,13 @@ def _store(scan: Scan) -> Path:
 def _build(scan: Scan, path: Path) -> None:
     """Write a scan's file."""
     t1, volume_mask = read_parts(scan)
-    try:
-        image = normalise(t1.voxels)
-    except DataError as error:
-        raise DataError(f"{scan.t1}: {error}", error.kind) from None
     content = np.zeros(_BYTES, np.uint8)
     counts, records = _parts(content)
-    records["image"] = to_slices(image)
+    planes = t1.voxels.T
+    try:  # as to_slices(normalise(t1.voxels)), without an array in between
+        _fill(records["image"][:, ::-1], planes, _percentiles(planes[brain_mask().T]))
+    except DataError as error:
+        raise DataError(f"{scan.t1}: {error}", error.kind) from None
     some = np.flatnonzero(volume_mask.any((0, 1)))  # most slices have no lesion to pack
     mask = to_slices(volume_mask)[some].reshape(len(some), SLICE[0] * SLICE[1])
     records["mask"][some] = np.packbits(mask, axis=1)

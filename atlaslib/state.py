@@ -126,8 +126,15 @@ class State:
         if self.world.first:
             self._write_history()
 
+    def is_stuck(self) -> bool:
+        """Whether validation has not improved for as many epochs as the recipe has patience."""
+        patience = self.trainee.recipe.patience
+        reached = [-1.0, *np.nan_to_num([row["validation_dice"] for row in self.history])]
+        return patience is not None and len(self.history) - int(np.argmax(reached)) >= patience
+
     def _write_history(self) -> None:
-        columns = ["epoch", "loss", "validation_loss", "validation_dice", "seconds"]
+        columns = ["epoch", "loss", "validation_loss", "validation_cross_entropy",
+                   "validation_dice", "seconds"]  # fmt: skip
         table = pd.DataFrame(self.history, columns=columns)
         write_aside(self.folder / "history.csv", lambda name: table.to_csv(name, index=False))
 

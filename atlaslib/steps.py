@@ -13,12 +13,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
+from atlaslib.augment import augment
 from atlaslib.batches import Batches, epoch_order
 from atlaslib.cohort import Cohort
 from atlaslib.evaluation import best_device, fast_layout, half_precision, shrink
 from atlaslib.models import build_model
 from atlaslib.recipes import Recipe
 from atlaslib.slices import SliceDataset
+from atlaslib.splits import divide
 from atlaslib.world import World
 
 _LONG = 2000  # steps from which compiling the model on a GPU pays
@@ -49,7 +51,7 @@ class Trainee:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.manual_seed(recipe.seed)
         model = self.custom or build_model(recipe.model, **recipe.model_options())
-        self.parts = self.cohort.split(seed=recipe.split_seed)
+        self.parts = divide(self.cohort, recipe)
         self.slices, self.validation = (
             SliceDataset(part, progress=self.progress) for part in self.parts[:2]
         )
@@ -66,25 +68,33 @@ class Trainee:
             torch.manual_seed(recipe.seed + self.world.rank)  # each drops out other activations
             self.forward = DistributedDataParallel(self.forward)
         self.optimiser = torch.optim.Adam(
-            self.model.parameters(), lr=recipe.learning_rate, fused=self.device.type == "cuda"
+            self.model.parameters(), lr=recipe.learning_rate, fused=self.device.type != "mps"
         )
         self.half = half_precision(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half is torch.float16)
         self.weight = torch.tensor(recipe.pos_weight, device=self.device)
-        self.batches = Batches(self.slices, self.device)
+        self.batches = Batches(self.slices, self.device, recipe)
         if self.progress:
             tqdm.write(f"{self.device.type}: {self.batches.where}", file=sys.stdout)
 
     def step(
         self, images: torch.Tensor, masks: torch.Tensor, mirrored: torch.Tensor
     ) -> torch.Tensor:
-        """One step of the optimiser on a batch of bytes (n, 232, 196); the loss, on the device."""
-        x = images.unsqueeze(1).float() / 255  # (n, 1, 232, 196)
-        y = masks.unsqueeze(1).float()
+        """One step of the optimiser; the loss, on the device.
+
+        Parameters
+        ----------
+        images : (n, channels, 232, 196) uint8
+        masks : (n, 1, 232, 196) uint8, 0 or 1
+        mirrored : (n,) bool
+            Which slices to mirror, if the recipe says so.
+        """
         if self.recipe.flip:
             flipped = mirrored.to(self.device, non_blocking=True).view(-1, 1, 1, 1)
-            x, y = (torch.where(flipped, z.flip(3), z) for z in (x, y))
-        x, y = shrink(x, self.recipe), shrink(y, self.recipe)
+            images, masks = (torch.where(flipped, z.flip(3), z) for z in (images, masks))
+        x, y = shrink(images, self.recipe) / 255, shrink(masks, self.recipe)
+        if self.recipe.augment:
+            x, y = augment(x, y)
         self.optimiser.zero_grad(set_to_none=True)
         loss = None
         try:
@@ -114,13 +124,20 @@ class Trainee:
             ):
                 with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
                     logits = self.forward(x[part])
-                loss = F.binary_cross_entropy_with_logits(
-                    logits.float(), y[part], pos_weight=self.weight
-                )
-                loss = loss * (len(x[part]) / len(x))
+                loss = self._loss(logits.float(), y[part]) * (len(x[part]) / len(x))
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         return total
+
+    def _loss(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Of logits and masks in 0..1, each (n, 1, H, W)."""
+        loss = torch.zeros((), device=self.device)
+        if "cross entropy" in self.recipe.loss:
+            loss = F.binary_cross_entropy_with_logits(logits, y, pos_weight=self.weight)
+        if "dice" in self.recipe.loss:  # of the batch as a whole: few slices have no lesion at all
+            p = logits.sigmoid()
+            loss = loss + 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
+        return loss
 
     def _too_large(self, size: int) -> str:
         """Which smaller part of a batch would fit, found by trying."""
@@ -131,7 +148,9 @@ class Trainee:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             try:
-                self._gradients(*torch.zeros(2, fits, 1, rows, columns, device=self.device))
+                channels = 1 + 2 * self.recipe.neighbours
+                x = torch.zeros(fits, channels, rows, columns, device=self.device)
+                self._gradients(x, x[:, :1])
                 break
             except RuntimeError:
                 fits //= 2

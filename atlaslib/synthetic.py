@@ -30,6 +30,7 @@ from atlaslib.cohort import (
     Cohort,
     DataError,
     home,
+    source_fingerprint,
     write_aside,
 )
 from atlaslib.infarcts import Carved, Infarct
@@ -37,6 +38,8 @@ from atlaslib.people import Person, draw_people, metadata
 from atlaslib.phantom import Scanner
 from atlaslib.releases import load_cohort
 
+# What decides the voxels.
+_CODE = ("synthetic.py", "people.py", "phantom.py", "infarcts.py", "anatomy.py")
 _ASIDE = (".making-", f".{SYNTHETIC_MARK}")  # what an interrupted run may leave behind
 GENERATOR = 1  # raised whenever the same seed would give other voxels
 SUBJECTS = {"smoke": 8, "quick": 100, "paper": 220}
@@ -51,6 +54,22 @@ SCANNERS = (
     Scanner(2.4, (0.50, 0.50, 0.50), 0.11, 0.67, 255),
     Scanner(3.0, (0.65, 0.65, 0.65), 0.09, 0.61, 1),
 )
+# Sites as no cohort above has them: noisier, more blurred, three times the shading, grey matter
+# darker or brighter than any of theirs.
+SHIFTED = tuple(
+    Scanner(noise, (blur, blur, blur), bias, grey, 1)
+    for noise, blur, bias, grey in (
+        (4.5, 0.9, 0.30, 0.48),
+        (5.5, 0.6, 0.25, 0.80),
+        (3.8, 1.1, 0.35, 0.50),
+        (6.0, 0.8, 0.28, 0.78),
+        (5.0, 1.0, 0.32, 0.45),
+        (4.2, 0.7, 0.40, 0.82),
+        (5.8, 1.0, 0.26, 0.52),
+        (4.8, 1.2, 0.30, 0.76),
+        (5.2, 0.9, 0.38, 0.46),
+    )
+)
 
 
 def make_cohort(
@@ -59,6 +78,7 @@ def make_cohort(
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
+    shifted: bool = False,
 ) -> Cohort:
     """Make a synthetic cohort in the tree of ATLAS R1.1, or load it if it is there already.
 
@@ -75,6 +95,9 @@ def make_cohort(
         Scans made at the same time; by default as many as there are processors, at most eight.
     progress : bool, default=True
         Show a progress bar.
+    shifted : bool, default=False
+        The same people, seen by scanners of other noise, blur, shading and contrast: a test for
+        networks that were trained on the usual ones.
 
     Returns
     -------
@@ -95,6 +118,7 @@ def make_cohort(
     workers = min(processors, 8) if workers is None else workers
     _check_whole("workers", workers, 1, 256)
     settings = {"generator": GENERATOR, "subjects": int(subjects), "seed": int(seed)}
+    settings["shifted"] = int(shifted)
     files = _claim(root, settings)
     if files and sum(1 for _ in root.glob("Site*/*/*/*.nii.gz")) == files:
         return load_cohort(root)
@@ -102,11 +126,16 @@ def make_cohort(
     jobs = [(person, session) for person in people for session in person.sessions]
     missing = [job for job in jobs if not _is_whole(root, *job)]
     if missing:
-        _make_scans(root, missing, len(jobs), workers, progress)
+        _make_scans(root, missing, len(jobs), workers, progress, shifted)
     files = sum(len(_file_names(person)) for person, _ in jobs)
     write_aside(root / METADATA, lambda name: metadata(people).to_csv(name, index=False))
     write_aside(root / SYNTHETIC_MARK, lambda name: Path(name).write_bytes(_mark(settings, files)))
     return load_cohort(root)
+
+
+def data_fingerprint() -> str:
+    """Twelve hexadecimal digits of the code that makes the cohort; comments do not count."""
+    return source_fingerprint(*_CODE)
 
 
 def open_cohort(data_dir: str | os.PathLike[str] = "", profile: str = "quick") -> Cohort:
@@ -158,7 +187,7 @@ def _claim(root: Path, settings: dict[str, int]) -> int:
     if strange := [name for name in found if name not in expected]:
         raise DataError(f"{root}: holds {', '.join(strange[:3])} beside the synthetic cohort")
     known = _read_mark(mark)
-    if any(known.get(name) != value for name, value in settings.items()):
+    if any(known.get(name, 0) != value for name, value in settings.items()):
         listed = [", ".join(f"{n} {part.get(n)}" for n in settings) for part in (known, settings)]
         raise DataError(
             f"{root}: holds the synthetic cohort of {listed[0]}, asked for {listed[1]}; "
@@ -191,7 +220,12 @@ def _is_whole(root: Path, person: Person, session: str) -> bool:
 
 
 def _make_scans(
-    root: Path, jobs: Sequence[tuple[Person, str]], total: int, workers: int, progress: bool
+    root: Path,
+    jobs: Sequence[tuple[Person, str]],
+    total: int,
+    workers: int,
+    progress: bool,
+    shifted: bool,
 ) -> None:
     """Make what is missing. Threads: nearly all the time passes in code that frees the GIL."""
     anatomy.template()  # before the threads, so that it is built once
@@ -205,7 +239,9 @@ def _make_scans(
         disable=not progress,
     )
     with bar, ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(_write_scan, root, person, session) for person, session in jobs]
+        futures = [
+            pool.submit(_write_scan, root, person, session, shifted) for person, session in jobs
+        ]
         try:
             for future in futures:
                 future.result()
@@ -253,9 +289,11 @@ def carve_lesions(person: Person, session: str) -> tuple[Float, list[tuple[Infar
     return field, out
 
 
-def paint(person: Person, session: str) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
+def paint(
+    person: Person, session: str, shifted: bool = False
+) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
     """The T1 (197, 233, 189) and one mask per lesion."""
-    site = SCANNERS[person.site - 1]
+    site = (SHIFTED if shifted else SCANNERS)[person.site - 1]
     field, lesions = carve_lesions(person, session)
     own = person.stream(2)
     tissue = phantom.Tissue.draw(own, site)
@@ -271,10 +309,10 @@ def paint(person: Person, session: str) -> tuple[NDArray[np.uint8], list[NDArray
     return phantom.picture(person.stream(key), image, site), masks
 
 
-def _write_scan(root: Path, person: Person, session: str) -> None:
+def _write_scan(root: Path, person: Person, session: str, shifted: bool) -> None:
     """Write one session's folder aside and rename it, so that it is there whole or not at all."""
     target = root / person.folder(session)
-    t1, masks = paint(person, session)
+    t1, masks = paint(person, session, shifted)
     aside = Path(tempfile.mkdtemp(prefix=_ASIDE[0], dir=root))
     try:
         value = np.uint8(SCANNERS[person.site - 1].mask_value)

@@ -15,7 +15,7 @@ from torch import nn
 from atlaslib.batches import epoch_batches, epoch_order
 from atlaslib.checkpoints import Stop, locked
 from atlaslib.cohort import Cohort
-from atlaslib.evaluation import score, slice_logits
+from atlaslib.evaluation import validate
 from atlaslib.models import count_parameters
 from atlaslib.recipes import Recipe
 from atlaslib.runs import (
@@ -27,7 +27,7 @@ from atlaslib.runs import (
     run_folder,
     start,
 )
-from atlaslib.slices import SliceDataset
+from atlaslib.splits import VALIDATION
 from atlaslib.state import Bar, State
 from atlaslib.steps import Trainee, TrainingError, peak_memory_mb
 from atlaslib.world import World, joined
@@ -109,6 +109,8 @@ def _train(
     bar = Bar(recipe, steps, state, progress)
     with Stop(world.size == 1) as stop, bar:
         for epoch in range(len(state.history), recipe.epochs):
+            if state.is_stuck():
+                break
             trainee.model.train()
             order, mirrored = epoch_batches(
                 epoch_order(trainee.slices.table, recipe, epoch), recipe, epoch
@@ -140,25 +142,13 @@ def _train(
 def _validated(trainee: Trainee, world: World) -> dict[str, float]:
     """Each process segments its share of the validation scans."""
     positions = range(world.rank, len(trainee.validation.cohort), world.size)
-    rows = validate(trainee.model, trainee.validation, trainee.recipe, positions)
+    rows = validate(trainee.model, trainee.validation, trainee.recipe, VALIDATION, positions)
     table = pd.DataFrame(world.gathered(rows))
     return {
         "validation_loss": float(table.loss.mean()),
+        "validation_cross_entropy": float(table.cross_entropy.mean()),
         "validation_dice": float(table.dice.mean()),
     }
-
-
-def validate(
-    model: nn.Module, slices: SliceDataset, recipe: Recipe, positions: range | None = None
-) -> list[dict[str, float]]:
-    """Segment scans and compare with their masks: one row of :func:`score` for each."""
-    device = next(model.parameters()).device
-    model.eval()
-    rows = []
-    for position in positions if positions is not None else range(len(slices.cohort)):
-        images, masks = (x.to(device) for x in slices.scan(position))
-        rows.append(score(slice_logits(model, images, recipe), masks, recipe.pos_weight))
-    return rows
 
 
 def _tensorboard(folder: Path) -> Any:
@@ -190,7 +180,7 @@ def rehearse(recipe: Recipe, cohort: Cohort, steps: int = 3, progress: bool = Tr
         float(trainee.step(images, masks, mirrored))
         seconds.append(time.perf_counter() - clock)
     clock = time.perf_counter()
-    validate(trainee.model, trainee.validation, recipe, range(1))
+    validate(trainee.model, trainee.validation, recipe, VALIDATION, range(1))
     scan = time.perf_counter() - clock
     step = float(np.median(seconds[1:] or seconds))
     validation = recipe.epochs * len(trainee.validation.cohort) * scan

@@ -49,25 +49,39 @@ def test_about_half_is_mirrored_and_others_in_another_epoch():
 
 def test_batches_come_in_order_and_hold_the_slices(data):
     rows = [np.array([3, 900, 85]), np.array([86]), np.array([87, 88]), np.array([1500, 2])]
-    batches = Batches(data, torch.device("cpu"))
+    batches = Batches(data, torch.device("cpu"), recipe("baseline"))
     assert "read from the store" in batches.where
     for chosen, (images, masks) in zip(rows, batches.of(rows), strict=True):
         expected = data.gather(chosen)
-        assert torch.equal(images, expected[0])
-        assert torch.equal(masks, expected[1])
+        assert torch.equal(images.squeeze(1), expected[0])
+        assert torch.equal(masks.squeeze(1), expected[1])
     assert list(batches.of([])) == []
+
+
+def test_slices_come_among_their_neighbours(data):
+    chosen = recipe("residual_unet", neighbours=1)
+    ((images, masks),) = Batches(data, torch.device("cpu"), chosen).of([np.array([100, 188])])
+    assert images.shape == (2, 3, 232, 196)
+    assert masks.shape == (2, 1, 232, 196)
+    expected = data.gather([97, 100, 103, 185, 188, 188])
+    assert torch.equal(images.flatten(0, 1), expected[0])
+    assert torch.equal(masks.squeeze(1), expected[1][[1, 4]])
 
 
 def test_an_error_of_the_reader_reaches_the_loop(data):
     with pytest.raises(IndexError):
-        list(Batches(data, torch.device("cpu")).of([np.array([0]), np.array([10**7])]))
+        list(
+            Batches(data, torch.device("cpu"), recipe("baseline")).of(
+                [np.array([0]), np.array([10**7])]
+            )
+        )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_holds_the_slices(data):
-    batches = Batches(data, torch.device("cuda"))
+    batches = Batches(data, torch.device("cuda"), recipe("baseline"))
     assert "held in the GPU's memory" in batches.where
     ((images, masks),) = batches.of([np.array([85, 1000])])
     expected = data.gather([85, 1000])
-    assert torch.equal(images.cpu(), expected[0])
-    assert torch.equal(masks.cpu(), expected[1])
+    assert torch.equal(images.cpu().squeeze(1), expected[0])
+    assert torch.equal(masks.cpu().squeeze(1), expected[1])

@@ -12,6 +12,8 @@ from atlaslib.claims import CLAIMS, Claim, Effect, difference, verdicts
 
 ABOVE = Claim("X", "1", "More.", "more", margin=0.1)
 WITHIN = Claim("Y", "1", "Alike.", "difference", "within", 0.1)
+BELOW = Claim("Z", "1", "Less.", "more", "below", 0.1)
+BEYOND = Claim("W", "1", "Another.", "difference", "beyond", 0.1)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,13 @@ WITHIN = Claim("Y", "1", "Alike.", "difference", "within", 0.1)
         (WITHIN, -0.20, -0.11, "points to no"),
         (WITHIN, 0.05, 0.15, "undecided"),
         (WITHIN, -0.50, 0.50, "undecided"),
+        (BELOW, -0.20, 0.09, "points to yes"),
+        (BELOW, 0.11, 0.30, "points to no"),
+        (BELOW, 0.05, 0.15, "undecided"),
+        (BEYOND, 0.11, 0.20, "points to yes"),
+        (BEYOND, -0.20, -0.11, "points to yes"),
+        (BEYOND, -0.09, 0.09, "points to no"),
+        (BEYOND, -0.20, 0.20, "undecided"),
         (ABOVE, float("nan"), float("nan"), "undecided"),
     ],
 )
@@ -47,7 +56,7 @@ def table(dice: np.ndarray) -> pd.DataFrame:
 def test_constant_difference_has_no_width():
     hard = np.linspace(0.1, 0.9, 12)
     effect = difference(table(hard), table(hard - 0.05))
-    assert effect == (pytest.approx(0.05), pytest.approx(0.05), pytest.approx(0.05), 12)
+    assert effect == (pytest.approx(0.05), pytest.approx(0.05), pytest.approx(0.05), 12, 1)
 
 
 def test_interval_agrees_with_scipy():
@@ -78,7 +87,7 @@ def test_other_scans_are_refused():
 
 
 def test_every_claim_has_a_row_and_the_untested_say_so():
-    board = verdicts({"C1": Effect(0.4, 0.3, 0.5, 12), "C6": Effect(1, 1, 1, 12)})
+    board = verdicts({"C1": Effect(0.4, 0.3, 0.5, 12)})
     words = board.set_index("claim").verdict
     assert list(words.index) == [claim.key for claim in CLAIMS]
     assert words["C1"] == "points to yes"
@@ -91,19 +100,43 @@ def test_effect_is_written_with_its_interval_if_it_has_one():
     assert str(Effect(0.4, 0.4, 0.4)) == "0.40"
 
 
-def test_tuning_compares_what_the_paper_did(monkeypatch):
-    seen = {}
+def seeded(shift: float, spread: float, subjects: int = 12, seeds: int = 5) -> pd.DataFrame:
+    """Dice of several trainings, whose mean varies from seed to seed by spread."""
+    rng = np.random.default_rng(3)
+    hard, luck = np.linspace(0.1, 0.7, subjects), rng.normal(0, spread, seeds)
+    return pd.concat([table(hard + shift + luck[k]).assign(seed=k) for k in range(seeds)])
 
-    def pretend(arm, cohort, progress):
-        seen[arm] = table(np.full(9, arm.learning_rate * 100 + arm.batch_size / 1000))
-        return seen[arm]
 
-    costs = pd.DataFrame({"seconds": [1.0, 2.0], "memory_mb": [3.0, 4.0]})
-    monkeypatch.setattr(claims, "validation_table", pretend)
-    monkeypatch.setattr(claims, "batch_costs", lambda arm, sizes: costs)
-    effects = claims.tuning_effects("paper", cohort=None)
-    assert {arm.learning_rate for arm in seen} == {0.0001, 0.001}
-    assert {arm.batch_size for arm in seen} == {50, 100}
-    assert effects["C4"].value == pytest.approx(0.01 - 0.1)
-    assert effects["C5a"].value == pytest.approx(0.25)  # memory saves less than time
-    assert effects["C5b"].value == pytest.approx(-0.05)
+def test_seeds_widen_the_interval_and_make_a_verdict():
+    base = seeded(0, 0)
+    narrow = difference(seeded(0.05, 0.0), base)
+    wide = difference(seeded(0.05, 0.05), base)
+    assert narrow[1] == pytest.approx(0.05)
+    assert wide.high - wide.low > 0.03
+    assert wide.seeds == 5
+    claim = Claim("X", "1", "More.", "more", margin=0.01)
+    assert claim.verdict(narrow) == "confirmed"
+    assert claim.verdict(narrow._replace(seeds=4)) == "points to yes"
+    assert Claim("X", "1", "Less.", "less", "below", 0.01).verdict(narrow) == "refuted"
+
+
+def test_trainings_are_resampled_as_a_whole():
+    """With many subjects and no spread among them, the interval is that of the seeds' means."""
+    luck = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
+    base = pd.concat([table(np.full(50, 0.5)).assign(seed=k) for k in range(5)])
+    other = pd.concat([table(np.full(50, 0.5 + value)).assign(seed=k)
+                       for k, value in enumerate(luck)])  # fmt: skip
+    effect = difference(other, base)
+    oracle = stats.bootstrap((luck,), np.mean, n_resamples=5000, method="percentile",
+                             rng=np.random.default_rng(0)).confidence_interval  # fmt: skip
+    assert effect[1:3] == pytest.approx((oracle.low, oracle.high), abs=0.02)
+
+
+def test_effects_come_from_the_arms_that_are_there():
+    parts = {"baseline": 0.4, "resnet": 0.3, "zero": 0.0}
+    scans = pd.concat([seeded(shift, 0).assign(arm=arm) for arm, shift in parts.items()])
+    scans["loss"] = 1.0
+    effects = claims.effects_of(scans)
+    assert set(effects) == {"C1", "C2", "C3"}
+    assert effects["C1"].value == pytest.approx(0.4)
+    assert effects["C2"].value == pytest.approx(0)

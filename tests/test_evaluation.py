@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,8 +11,29 @@ import torch
 import torch.nn.functional as F
 from volumes import save
 
-from atlaslib import DataError, dice, evaluate, predict, recipe, summary, train
-from atlaslib.evaluation import WINDOW, grow, probabilities, score, shrink
+from atlaslib import (
+    DataError,
+    SliceDataset,
+    build_model,
+    dice,
+    evaluate,
+    predict,
+    recipe,
+    summary,
+    train,
+)
+from atlaslib.evaluation import (
+    WINDOW,
+    counts,
+    grow,
+    probabilities,
+    rescore,
+    score,
+    shrink,
+    slice_logits,
+    with_neighbours,
+)
+from atlaslib.metrics import dice_by_slice
 from atlaslib.slices import to_slices
 from atlaslib.volumes import brain_mask, read_scan
 
@@ -28,14 +51,55 @@ def test_scores_by_hand():
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 8, 6, generator=rng)
     masks = (torch.rand(3, 8, 6, generator=rng) > 0.7).to(torch.uint8)
-    row = score(logits, masks, pos_weight=4.0)
+    row = score(counts(logits, masks).numpy(), pos_weight=4.0)
     assert row["dice"] == pytest.approx(dice(logits > 0, masks))
     assert row["volume_ml"] == pytest.approx(masks.sum().item() / 1000)
+    assert row["dice_per_slice"] == pytest.approx(dice_by_slice(logits > 0, masks))
     target = masks.float()
     plain = F.binary_cross_entropy_with_logits(logits, target)
     heavy = F.binary_cross_entropy_with_logits(logits, target, pos_weight=torch.tensor(4.0))
     assert row["cross_entropy"] == pytest.approx(plain.item(), rel=1e-5)
     assert row["loss"] == pytest.approx(heavy.item(), rel=1e-5)
+
+
+def test_slices_can_be_scored_apart():
+    rng = torch.Generator().manual_seed(1)
+    logits = torch.randn(4, 8, 6, generator=rng)
+    masks = (torch.rand(4, 8, 6, generator=rng) > 0.7).to(torch.uint8)
+    some = score(counts(logits, masks).numpy()[[1, 3]], 1.0)
+    alone = score(counts(logits[[1, 3]], masks[[1, 3]]).numpy(), 1.0)
+    assert some == pytest.approx(alone)
+
+
+def test_neighbours_lie_3_mm_apart_and_end_at_the_scan():
+    chosen = recipe("residual_unet", "smoke", neighbours=2)
+    stacks = with_neighbours(np.array([0, 100, 188, 189 + 4]), chosen)
+    assert stacks.tolist() == [
+        [0, 0, 0, 3, 6],
+        [94, 97, 100, 103, 106],
+        [182, 185, 188, 188, 188],
+        [189, 190, 193, 196, 199],
+    ]
+
+
+def test_a_chosen_slice_is_segmented_as_among_all_and_mirroring_is_undone(cohort):
+    chosen = recipe("residual_unet", "smoke", width=4)
+    torch.manual_seed(0)
+    model = build_model("residual_unet", **chosen.model_options()).eval()
+    images, _ = SliceDataset(cohort, progress=False).scan(0)
+    whole = slice_logits(model, images, chosen)
+    torch.testing.assert_close(slice_logits(model, images, chosen, [90, 3]), whole[[90, 3]])
+    full = dataclasses.replace(chosen, window=False, downsample=1)
+    some = [90, 91]
+    straight = slice_logits(model, images, full, some)
+    mirrored = slice_logits(model, images.flip(2), full, some)
+    torch.testing.assert_close(mirrored.flip(2), straight, atol=1e-4, rtol=1e-3)
+
+
+def test_the_original_score_of_a_perfect_mask_is_below_one(run, cohort):
+    table = rescore(run, cohort[:2])
+    assert table.perfect_original.between(0.3, 0.99).all()
+    assert (table.dice_original <= 1).all()
 
 
 @pytest.mark.parametrize("window", [False, True])

@@ -11,7 +11,7 @@ from torch import nn
 
 from atlaslib import build_model
 from atlaslib.models import count_parameters, layer_table
-from atlaslib.models.baseline import UpConvolution
+from atlaslib.models.decoders import DECODERS, UpConvolution
 from atlaslib.models.resnet import TensorFlowUnit, Unit
 
 PAPER = {  # section 4: layer, output
@@ -32,7 +32,7 @@ def test_baseline_is_the_papers():
     table = layer_table(model).set_index("layer")
     assert table.output[list(PAPER)].to_dict() == PAPER
     assert table.parameters.sum() == 1_861_697
-    assert table.output["head"] == (232, 196, 1)
+    assert table.output["decoder.head"] == (232, 196, 1)
 
 
 def test_baseline_initialisation():
@@ -116,6 +116,49 @@ def test_every_reading_of_the_resnet_runs(options, units, size):
     assert len(model.units) == units
     assert model(torch.rand(2, 1, *size)).shape == (2, 1, *size)
     assert model.encode(torch.rand(2, 1, *size)).shape == (2, options.get("vector", 64))
+
+
+@pytest.mark.parametrize("name", ["baseline", "resnet"])
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_either_encoder_takes_every_decoder(name, decoder):
+    options = {"map_width": 3} if name == "baseline" else {}
+    model = build_model(name, width=4, size=(12, 20), decoder=decoder, **options)
+    x = torch.rand(2, 1, 12, 20)
+    assert model(x).shape == x.shape
+    full, half, quarter = model.maps(x)
+    assert full.shape[1:] == (4, 12, 20)
+    assert half.shape[1:] == (8, 6, 10)
+    assert quarter.shape[1:] == (16, 3, 5)
+
+
+def test_without_skips_the_larger_maps_do_not_matter():
+    torch.manual_seed(0)
+    model = build_model("baseline", width=4, dropout=0.0, decoder="unet without skips")
+    full, half, quarter = model.maps(torch.rand(1, 1, 12, 20))
+    assert torch.equal(model.decoder(full, half, quarter), model.decoder(0 * full, None, quarter))
+    joined = build_model("baseline", width=4, dropout=0.0)
+    assert not torch.equal(
+        joined.decoder(full, half, quarter), joined.decoder(0 * full, half, quarter)
+    )
+
+
+def test_decoders_need_maps_of_their_size():
+    with pytest.raises(ValueError, match="2 groups leave no quarter-size map for decoder 'unet'"):
+        build_model("resnet", groups=2, decoder="unet")
+    with pytest.raises(ValueError, match="decoder is one of unet, .*, not 'fpn'"):
+        build_model("baseline", decoder="fpn")
+
+
+@pytest.mark.parametrize("name", ["residual_unet", "dynunet"])
+@pytest.mark.parametrize(("size", "channels"), [((64, 52), 3), ((29, 24), 1)])
+def test_networks_of_today_train_at_odd_sizes(name, size, channels):
+    """Channels last, as training has it: PyTorch crashes there on some strided convolutions."""
+    model = build_model(name, width=8, levels=4, channels=channels)
+    model = model.to(memory_format=torch.channels_last)
+    for _ in range(3):
+        logits = model(torch.rand(8, channels, *size))
+        logits.square().mean().backward()
+    assert logits.shape == (8, 1, *size)
 
 
 @pytest.mark.parametrize("name", ["baseline", "zero"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import shutil
@@ -194,9 +195,11 @@ def test_workers_get_names_not_voxels(tmp_path, store):
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux lists open files")
 def test_no_file_stays_open(tmp_path, store):
+    cohort = load_cohort(many(tmp_path, 5))
+    gc.collect()  # files that earlier tests left to the collector must not close in between
     before = len(os.listdir("/proc/self/fd"))
-    data = atlaslib.SliceDataset(load_cohort(many(tmp_path, 5)), progress=False)
-    assert len(os.listdir("/proc/self/fd")) == before
+    data = atlaslib.SliceDataset(cohort, progress=False)
+    assert len(os.listdir("/proc/self/fd")) <= before
     assert len(data) == 5 * 189
 
 

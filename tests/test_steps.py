@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,7 +35,7 @@ def test_a_step_is_adam_on_the_clipped_gradient(cohort):
     images, masks, flips = first_batch(trainee)
     model = ready(cohort).model.train()
     optimiser = torch.optim.Adam(model.parameters(), lr=RECIPE.learning_rate)
-    x, y = (shrink(t.unsqueeze(1).float(), RECIPE) for t in (images / 255, masks))
+    x, y = (shrink(t.float(), RECIPE) for t in (images / 255, masks))
     loss = F.binary_cross_entropy_with_logits(model(x), y, pos_weight=torch.tensor(5.0))
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -74,12 +76,27 @@ def test_mirrored_slices_are_mirrored_with_their_masks(cohort):
     plain = trainee.step(images, masks, torch.tensor([False, False]))
     trainee.optimiser.param_groups[0]["lr"] = 0
     trainee.step(images, masks, torch.tensor([True, False]))
-    trainee.step(images.flip(2), masks.flip(2), torch.tensor([True, True]))
-    whole = images.flip(2)[0, 23 : 23 + 184, 22 : 22 + 152] / 255  # the window of a mirrored slice
+    trainee.step(images.flip(3), masks.flip(3), torch.tensor([True, True]))
+    whole = (
+        images.flip(3)[0, 0, 23 : 23 + 184, 22 : 22 + 152] / 255
+    )  # the window of a mirrored slice
     torch.testing.assert_close(seen[1][0, 0], whole)
     torch.testing.assert_close(seen[1][1], seen[0][1])
     torch.testing.assert_close(seen[2], seen[0])
     assert plain.isfinite()
+
+
+@pytest.mark.parametrize("name", ["dice", "dice + cross entropy"])
+def test_dice_loss_agrees_with_monai(cohort, name):
+    from monai.losses import DiceLoss
+
+    trainee = ready(cohort, dataclasses.replace(RECIPE, loss=name, pos_weight=1.0))
+    torch.manual_seed(0)
+    logits, y = torch.randn(4, 1, 12, 8), (torch.rand(4, 1, 12, 8) > 0.8).float()
+    oracle = DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)(logits, y)
+    if name != "dice":
+        oracle = oracle + F.binary_cross_entropy_with_logits(logits, y)
+    torch.testing.assert_close(trainee._loss(logits, y), oracle)
 
 
 class Hungry(nn.Module):

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from atlaslib.models.baseline import Baseline
+from atlaslib.models.peers import DynUNet
+from atlaslib.models.residual_unet import ResidualUNet
 from atlaslib.models.resnet import ResNet
 from atlaslib.models.zero import Zero
 
@@ -17,6 +19,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "baseline": Baseline,
     "resnet": ResNet,
     "zero": Zero,
+    "residual_unet": ResidualUNet,
+    "dynunet": DynUNet,
 }
 
 
@@ -25,11 +29,12 @@ def build_model(name: str, **options: int | float | str | tuple[int, int]) -> nn
 
     Parameters
     ----------
-    name : {"baseline", "resnet", "zero"}
+    name : {"baseline", "resnet", "zero", "residual_unet", "dynunet"}
     **options
         Of :class:`~atlaslib.models.baseline.Baseline`,
-        :class:`~atlaslib.models.resnet.ResNet` or :class:`~atlaslib.models.zero.Zero`.
-        The defaults are the paper's.
+        :class:`~atlaslib.models.resnet.ResNet`, :class:`~atlaslib.models.zero.Zero`,
+        :class:`~atlaslib.models.residual_unet.ResidualUNet` or
+        :class:`~atlaslib.models.peers.DynUNet`. The defaults of the first two are the paper's.
 
     Returns
     -------

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from atlaslib.models.baseline import UpConvolution, double, refuse_size
+from atlaslib.models.decoders import EncoderDecoder
 
 SLOPE = 0.1  # of the leaky ReLU, as in the TensorFlow model that the paper adapted
 
@@ -78,38 +78,7 @@ class TensorFlowUnit(Unit):
         return x + self.shortcut(kept)
 
 
-class VectorDecoder(nn.Module):
-    """From a vector to a mask: the only decoder of the starter code that takes a vector.
-
-    Fully connected to 1024, fully connected to a map of a quarter of the rows and columns, then
-    twice: bilinear interpolation to double size and a transposed convolution. That the paper's
-    64 numbers fed this decoder is our reading; so are the transposed convolutions' widths.
-
-    Parameters
-    ----------
-    vector : int
-        Numbers that come in.
-    width : int
-        Channels of the map; the hidden layer has 64 times as many numbers. Code: 16 and 1024.
-    size : (rows, columns)
-        Of the slice that comes out.
-    """
-
-    def __init__(self, vector: int, width: int, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.shape = (width, size[0] // 4, size[1] // 4)
-        self.hidden = nn.Linear(vector, 64 * width)
-        self.map = nn.Linear(64 * width, width * self.shape[1] * self.shape[2])
-        self.up1 = UpConvolution(width, width)
-        self.up2 = UpConvolution(width, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, vector) to (N, 1, H, W) logits."""
-        x = F.relu(self.map(F.relu(self.hidden(x)))).unflatten(1, self.shape)
-        return self.up2(double(F.relu(self.up1(double(x)))))
-
-
-class ResNet(nn.Module):
+class ResNet(EncoderDecoder):
     """The paper's residual network.
 
     An initial convolution, groups of residual units, a last leaky ReLU, the global average, a
@@ -132,7 +101,11 @@ class ResNet(nn.Module):
     vector : int
         Numbers between encoder and decoder. Paper: 64.
     size : (rows, columns)
-        Of the slices, each divisible by 4; the decoder's fully connected layer fixes it.
+        Of the slices, each divisible by 4; the vector decoder's fully connected layer fixes it.
+    decoder : {"vector", "map", "unet without skips", "unet"}
+        Paper: "vector". "unet" is the baseline's, "map" this one's without the vector before it;
+        all but "vector" need a map of a quarter of the rows and columns, as three groups make it,
+        or four with a stride of 1 in the fourth.
     """
 
     def __init__(
@@ -144,16 +117,20 @@ class ResNet(nn.Module):
         fourth_stride: int = 1,
         vector: int = 64,
         size: tuple[int, int] = (232, 196),
+        decoder: str = "vector",
     ) -> None:
         super().__init__()
         if unit not in ("paper", "tensorflow"):
             raise ValueError(f"unit is 'paper' or 'tensorflow', not {unit!r}")
         if groups not in (1, 2, 3, 4) or units % groups:
             raise ValueError(f"{units} units do not divide into {groups} groups (of 1 to 4)")
-        refuse_size(torch.empty(size))
-        self.size = tuple(size)
+        if decoder != "vector" and (groups < 3 or (groups == 4 and fourth_stride != 1)):
+            raise ValueError(f"{groups} groups leave no quarter-size map for decoder {decoder!r}")
+        if size[0] % 4 or size[1] % 4:
+            raise ValueError(f"rows and columns must be divisible by 4, not {size[0]} x {size[1]}")
         channels = [width, 2 * width, 4 * width, 4 * width][:groups]
         strides = [1, 2, 2, fourth_stride][:groups]
+        self.groups = groups
         self.first = _convolution(1, width)
         self.units = nn.Sequential()
         before = width
@@ -167,31 +144,19 @@ class ResNet(nn.Module):
                 before = after
         # the paper lists a leaky ReLU alone after the units; TensorFlow's model normalises first
         self.norm = _normalisation(before) if unit == "tensorflow" else nn.Identity()
-        self.average = nn.AdaptiveAvgPool2d(1)
-        self.vector = nn.Linear(before, vector)
-        self.decoder = VectorDecoder(vector, width, size)
+        self.add_decoder(decoder, before, width, vector, size)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out")  # as TensorFlow's model
             elif isinstance(layer, nn.Linear | nn.ConvTranspose2d):
                 nn.init.xavier_normal_(layer.weight)
 
-    @property
-    def final_bias(self) -> torch.Tensor:
-        """The one number added to every logit; training may start it at the base rate."""
-        assert self.decoder.up2.bias is not None
-        return self.decoder.up2.bias
-
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 1, H, W) to the (N, vector) numbers from which the mask is drawn."""
-        if tuple(x.shape[-2:]) != self.size:
-            raise ValueError(
-                f"this ResNet was built for slices of {self.size[0]} x {self.size[1]}, "
-                f"not {x.shape[-2]} x {x.shape[-1]}: build it with size={tuple(x.shape[-2:])}"
-            )
-        x = F.leaky_relu(self.norm(self.units(self.first(x))), SLOPE)
-        return self.vector(self.average(x).flatten(1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 1, H, W) intensities in 0..1 to (N, 1, H, W) logits; H and W as built."""
-        return self.decoder(self.encode(x))
+    def maps(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(N, 1, H, W) to the sums that end the first two groups, and the last leaky ReLU's map."""
+        x = self.first(x)
+        ends = []
+        for place, unit in enumerate(self.units, start=1):
+            x = unit(x)
+            if place % (len(self.units) // self.groups) == 0:
+                ends.append(x)
+        return ends[0], ends[min(1, self.groups - 1)], F.leaky_relu(self.norm(x), SLOPE)
