@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def train(
     model: nn.Module | None = None,
     progress: bool = True,
     tensorboard: bool = False,
+    after_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Run:
     """Train a model on the training subjects of a cohort.
 
@@ -67,6 +69,9 @@ def train(
     progress : bool
     tensorboard : bool
         Write the history for TensorBoard as well, to the folder ``tensorboard`` of the run.
+    after_epoch : function, optional
+        Given each new row of the history when its checkpoint is written, by the first process. An
+        exception that it raises ends the training, which can be resumed.
 
     Returns
     -------
@@ -87,7 +92,10 @@ def train(
         world.wait()
         if not (folder / "provenance.json").is_file():
             with locked(folder) if world.first else contextlib.nullcontext():
-                _train(folder, recipe, cohort, model, world, progress and world.first, tensorboard)
+                _train(
+                    folder, recipe, cohort, model, world, progress and world.first, tensorboard,
+                    after_epoch,
+                )  # fmt: skip
         world.wait()
         return load_run(folder, model)
 
@@ -100,6 +108,7 @@ def _train(
     world: World,
     progress: bool,
     tensorboard: bool,
+    after_epoch: Callable[[dict[str, float]], None] | None,
 ) -> None:
     trainee = Trainee(recipe, cohort, custom, world, progress)
     state = State(folder, trainee, world)
@@ -135,6 +144,8 @@ def _train(
             if writer is not None:
                 for name in ("loss", "validation_loss", "validation_dice"):
                     writer.add_scalar(name, row[name], epoch + 1)
+            if after_epoch is not None and world.first:
+                after_epoch(row)
     if world.first:
         state.finish(_provenance(recipe, cohort, trainee, world))
 

@@ -37,13 +37,15 @@ def test_fingerprint_follows_the_values():
 @pytest.mark.parametrize(
     ("name", "profile", "changes", "says"),
     [
-        ("unet", "quick", {}, "no recipe 'unet'; there are baseline, resnet, zero"),
+        ("unet", "quick", {}, "no recipe 'unet'; there are baseline, resnet, .*zero"),
         ("baseline", "fast", {}, "no profile 'fast'"),
         ("baseline", "quick", {"epoch": 3}, "no field 'epoch'; did you mean 'epochs'"),
         ("baseline", "quick", {"epochs": 2.5}, "epochs is a whole number"),
         ("baseline", "quick", {"batch_size": 0}, "batch_size is at least 1"),
         ("baseline", "quick", {"learning_rate": "fast"}, "learning_rate is a number"),
         ("baseline", "quick", {"lesion_share": 2}, "lesion_share lies between"),
+        ("baseline", "quick", {"split": "person"}, "split is one of subject, scan, .*'person'"),
+        ("baseline", "quick", {"patience": 0}, "patience is at least 1"),
         ("baseline", "quick", {"epochs": None}, "epochs cannot be None"),
     ],
 )

@@ -136,3 +136,24 @@ def test_tensorboard_is_asked_for_by_name(cohort, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if not installed
     with pytest.raises(TrainingError, match="pip install tensorboard"):
         train(RECIPE, cohort, out=tmp_path / "r", progress=False, tensorboard=True)
+
+
+def test_a_function_is_told_of_each_epoch_and_may_end_the_run(cohort, tmp_path):
+    seen = []
+
+    def look(row):
+        seen.append(row["epoch"])
+        if len(seen) == 1:
+            raise LookupError("enough")
+
+    with pytest.raises(LookupError):
+        train(RECIPE, cohort, out=tmp_path / "run", progress=False, after_epoch=look)
+    train(RECIPE, cohort, out=tmp_path / "run", progress=False, after_epoch=look)
+    assert seen == [1, 2]
+
+
+def test_patience_ends_a_run_that_no_longer_improves(cohort, tmp_path):
+    # a rate of 0 cannot improve anything after the first epoch
+    chosen = recipe("baseline", "smoke", epochs=9, patience=2, learning_rate=0.0, dropout=0.0)
+    run = train(chosen, cohort, out=tmp_path / "run", progress=False)
+    assert len(run.history) == 3
