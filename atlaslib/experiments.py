@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,6 +100,9 @@ def _work(rank: int, root: Path, profile: str, seeds: int) -> None:
     for job in jobs(profile, seeds):
         if is_done(job, cohort):
             continue
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():  # killed: nobody waits for the rest
+            return
         try:
             run_job(job, cohort)
         except DataError as error:
