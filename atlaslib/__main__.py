@@ -1,4 +1,4 @@
-"""The command line: ``atlaslib synth | unpack | check | train | evaluate | predict``."""
+"""The command line: ``atlaslib synth | unpack | check | train | evaluate | predict`` and more."""
 
 from __future__ import annotations
 
@@ -75,6 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     claims.add_argument("--out", type=Path, metavar="DIR", help="where to write the tables")
     claims.set_defaults(run=_claims)
+
+    study = commands.add_parser("study", help="search the ResNet's units and last layer; goes on")
+    study.add_argument("--profile", default="quick", metavar="smoke|quick|paper")
+    study.add_argument("--trials", type=int, default=20, metavar="N", help="how many more")
+    study.add_argument(
+        "--data", default="", metavar="DIR", help="ATLAS; without it, the synthetic cohort"
+    )
+    study.add_argument("--csv", type=Path, metavar="FILE", help="where to write all trials")
+    study.set_defaults(run=_study)
 
     predict = commands.add_parser("predict", help="write the lesion mask of one T1 in MNI space")
     predict.add_argument("folder", metavar="RUN", type=Path)
@@ -160,6 +169,18 @@ def _claims(options: argparse.Namespace) -> None:
     shown = ["claim", "verdict", "effect", "statement"]
     print(verdicts(results.effects())[shown].to_string(index=False))
     print(f"the tables: {folder}")
+
+
+def _study(options: argparse.Namespace) -> None:
+    from atlaslib import study
+
+    cohort = atlaslib.open_cohort(options.data, options.profile)
+    found = study.search(cohort, options.profile, options.trials)
+    table = study.trials_table(found)
+    if options.csv:
+        table.to_csv(options.csv, index=False)
+    print(table.sort_values("dice", ascending=False).head(10).to_string(index=False))
+    print(f"{len(table)} trials in {study.journal(cohort, options.profile)}")
 
 
 def _predict(options: argparse.Namespace) -> None:

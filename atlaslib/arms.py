@@ -12,7 +12,7 @@ from atlaslib.recipes import Recipe, Value, recipe
 _SHORT: dict[str, dict[str, Value]] = {
     "smoke": {"epochs": 1, "learning_rate": 0.001},
     "quick": {"epochs": 1, "learning_rate": 0.001, "downsample": 4},
-    "paper": {"epochs": 10, "learning_rate": 0.001, "batch_size": 100},
+    "paper": {"epochs": 10, "patience": None, "learning_rate": 0.001, "batch_size": 100},
 }
 # What the paper changed besides the model: a tenth of the rate, half the batch (section 5.3).
 _PAPERS_RATE = 0.0001

@@ -7,7 +7,7 @@ With fewer than five seeds it can only point somewhere, never confirm.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -165,6 +165,55 @@ def effects_of(table: pd.DataFrame) -> dict[str, Effect]:
         for claim in CLAIMS
         if claim.arms and set(claim.arms) <= set(parts)
     }
+
+
+def levels(scans: pd.DataFrame, arms: Iterable[str], column: str = "dice") -> pd.DataFrame:
+    """Mean of each arm over subjects and seeds, with its 95 % interval.
+
+    Parameters
+    ----------
+    scans : DataFrame
+        arm, seed, subject and `column`: one row per test scan.
+    arms : iterable of str
+    column : str
+
+    Returns
+    -------
+    DataFrame
+        arm, value, low, high.
+    """
+    rows = []
+    for arm in arms:
+        part = scans[scans.arm == arm]
+        rows.append((arm, *bootstrap_mean(part[column], part.subject, part.seed)))
+    return pd.DataFrame(rows, columns=["arm", "value", "low", "high"])
+
+
+def walk(scans: pd.DataFrame, steps: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """What each change on a way from one arm to another does to the Dice.
+
+    Parameters
+    ----------
+    scans : DataFrame
+        As for :func:`levels`.
+    steps : sequence of (change, arm)
+        :data:`atlaslib.arms.WALK` or ``WALK_BACK``; the first arm is where the way begins.
+
+    Returns
+    -------
+    DataFrame
+        change, arm, dice (the arm's mean); value, low, high (of the difference to the arm before,
+        over the same scans; missing for the first).
+    """
+    parts = dict(tuple(scans.groupby("arm")))
+    rows = []
+    for place, (change, arm) in enumerate(steps):
+        row = {"change": change, "arm": arm, "dice": parts[arm].dice.mean()}
+        if place:
+            effect = difference(parts[arm], parts[steps[place - 1][1]])
+            row |= {name: getattr(effect, name) for name in ("value", "low", "high")}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["change", "arm", "dice", "value", "low", "high"])
 
 
 def verdicts(effects: Mapping[str, Effect]) -> pd.DataFrame:

@@ -239,24 +239,37 @@ def save(results: Results, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     profile = results.provenance["profile"]
     for name in _TABLES:
-        _write(getattr(results, name), folder / f"{profile}_{name}.csv", f"%.{_DIGITS}g")
+        table = getattr(results, name)
+        if len(table):  # ATLAS has no shifted cohort
+            _write(table, folder / f"{profile}_{name}.csv", f"%.{_DIGITS}g")
     write_json(folder / f"{profile}.json", results.provenance)
 
 
-def load(profile: str = "quick", folder: Path = RESULTS) -> Results:
+def load(profile: str | None = None, folder: Path = RESULTS) -> Results:
     """Read what :func:`save` wrote.
+
+    Parameters
+    ----------
+    profile : str, optional
+        None: "paper" if there are results of it, else "quick".
+    folder : path
+        By default ``data/results/claims`` of a clone.
 
     Raises
     ------
     DataError
         If there is nothing.
     """
+    if profile is None:
+        profile = "paper" if (folder / "paper.json").is_file() else "quick"
     if not (folder / f"{profile}.json").is_file():
-        raise DataError(f"{folder}: no results of the {profile} profile; make claims makes them")
+        text = "a clone of the repository has them, and `make claims` makes them"
+        raise DataError(f"{folder}: no results of the {profile} profile; {text}")
     provenance = json.loads((folder / f"{profile}.json").read_text())
     tables = {
-        name: pd.read_csv(folder / f"{profile}_{name}.csv", dtype={"subject": str})
+        name: pd.read_csv(path, dtype={"subject": str}) if path.is_file() else pd.DataFrame()
         for name in _TABLES
+        for path in [folder / f"{profile}_{name}.csv"]
     }
     return Results(**tables, provenance=provenance)
 

@@ -58,7 +58,7 @@ class Recipe:
     micro_batch: int | None = None  # slices at once, if memory is short: their gradients add up
     clip_norm: float = 5.0  # largest gradient norm (code)
     epochs: int = 40  # passes over the training slices; our choice, the paper names none
-    patience: int | None = None  # stop after so many epochs without a better validation
+    patience: int | None = None  # stop after so many epochs without a better validation; our choice
 
     def model_options(self) -> dict[str, int | float | str | tuple[int, int]]:
         """The options of :func:`atlaslib.build_model` that this recipe sets."""
@@ -120,11 +120,11 @@ _TODAY_QUICK: dict[str, Value] = {
 }  # fmt: skip
 
 _RECIPES: dict[tuple[str, str], dict[str, Value]] = {
-    ("baseline", "paper"): {},
+    ("baseline", "paper"): {"patience": 5},
     # without dropout: so short a run underfits, and has nothing to hold back
     ("baseline", "quick"): _QUICK | {"width": 16, "dropout": 0.0},
     ("baseline", "smoke"): _SMOKE | {"width": 4},
-    ("resnet", "paper"): {"learning_rate": 0.0001, "batch_size": 50},
+    ("resnet", "paper"): {"patience": 5, "learning_rate": 0.0001, "batch_size": 50},
     # an epoch takes twice the baseline's time: half as many cost about as much
     ("resnet", "quick"): _QUICK | {"width": 8, "epochs": 3},
     ("resnet", "smoke"): _SMOKE | {"width": 2},

@@ -16,7 +16,7 @@ from atlaslib.training import train
 _SHORT: dict[str, dict[str, Value]] = {
     "smoke": {"epochs": 1, "learning_rate": 0.001},
     "quick": {"epochs": 1, "learning_rate": 0.001, "downsample": 4, "batch_size": 16},
-    "paper": {"epochs": 10},
+    "paper": {"epochs": 10, "patience": None},
 }
 
 

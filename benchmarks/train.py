@@ -104,7 +104,7 @@ def atlaslib(given: Given) -> Run:
 def bare(given: Given) -> Run:
     """The limit: one batch of random numbers that is there already; nobody looks at the loss."""
     model = fast_layout(given.model(), given.device)
-    optimiser = given.optimiser(model, fused=given.gpu)
+    optimiser = given.optimiser(model, fused=True)
     if given.trainee.forward is not given.trainee.model:
         model = torch.compile(model)  # type: ignore[assignment]
     x, y = torch.rand(2, given.size, 1, *given.recipe.input_size(), device=given.device)

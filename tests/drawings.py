@@ -62,6 +62,32 @@ RATES = pd.DataFrame(
     [("ours", "s", 1.5), ("theirs", "s", 60.0), ("ours", "MB", 200), ("theirs", "MB", 0)],
     columns=["reader", "measure", "value"],
 )
+MEANS = pd.DataFrame(
+    {"arm": ["baseline", "resnet, skips"], "value": [0.4, 0.3], "low": [0.3, 0.2],
+     "high": [0.5, 0.45]}
+)  # fmt: skip
+WALKED = pd.DataFrame(
+    [("", "baseline", 0.4, np.nan, np.nan, np.nan), ("narrower", "x", 0.25, -0.15, -0.2, -0.1),
+     ("deeper", "resnet", 0.3, 0.05, -0.02, 0.12)],
+    columns=["change", "arm", "dice", "value", "low", "high"],
+)  # fmt: skip
+PATHS = pd.DataFrame(
+    {"arm": ["plain"] * 4 + ["Dice"] * 2, "seed": [0, 0, 1, 1, 0, 0], "epoch": [1, 2] * 3,
+     "validation_cross_entropy": [0.03, 0.02, 0.04, 0.02, 0.05, 0.06],
+     "validation_dice": [0.0, 0.1, 0.0, 0.2, 0.2, 0.4]}
+)  # fmt: skip
+BINS = pd.DataFrame(
+    {"seed": [0, 0, 1, 1], "predicted": [0.1, 0.9, 0.2, 0.8], "observed": [0.05, 0.7, 0.1, np.nan]}
+)
+AGREED = pd.DataFrame({"volume_ml": [1.0, 10.0, 100.0], "predicted_ml": [2.0, 20.0, 0.0]})
+PIECES = pd.DataFrame(
+    {"of": ["truth", "truth", "truth", "prediction"], "volume_ml": [0.5, 0.6, 20.0, 3.0],
+     "overlap": [0.0, 0.3, 1.0, 0.0]}
+)  # fmt: skip
+TRIALS = pd.DataFrame(
+    {"trial": [0, 1, 2], "units": [4, 8, 20], "vector": [16, 64, 256], "dice": [0.1, 0.3, 0.2],
+     "epochs": [3, 3, 1], "state": ["COMPLETE", "COMPLETE", "PRUNED"]}
+)  # fmt: skip
 
 EXAMPLES: dict[str, Callable[[], Figure]] = {
     "plot_planes": lambda: figures.plot_planes(
@@ -105,6 +131,13 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
         [("scan 1", IMAGE, MASK, {"baseline": MASK, "resnet": ~MASK, "zero": MASK & False})]
     ),
     "plot_peers": lambda: figures.plot_peers(PUBLISHED, HERE),
+    "plot_means": lambda: figures.plot_means(MEANS),
+    "plot_walk": lambda: figures.plot_walk(WALKED),
+    "plot_paths": lambda: figures.plot_paths(PATHS, base_loss=0.05),
+    "plot_calibration": lambda: figures.plot_calibration({"baseline": BINS}),
+    "plot_agreement": lambda: figures.plot_agreement({"baseline": AGREED, "resnet": AGREED}),
+    "plot_detection": lambda: figures.plot_detection({"baseline": PIECES}, (0.1, 1, 100)),
+    "plot_study": lambda: figures.plot_study(TRIALS),
     "plot_benchmark": lambda: figures.plot_benchmark(RATES, {"s": "time (s)", "MB": "memory (MB)"}),
 }
 

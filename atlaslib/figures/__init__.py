@@ -6,6 +6,15 @@ notebook the last line of a cell shows one once.
 
 from atlaslib.figures.base import COLOURS, Picture, panels, show_slice, tidy
 from atlaslib.figures.data import plot_levels, plot_planes, plot_volumes
+from atlaslib.figures.experiments import (
+    plot_agreement,
+    plot_calibration,
+    plot_detection,
+    plot_means,
+    plot_paths,
+    plot_study,
+    plot_walk,
+)
 from atlaslib.figures.models import (
     plot_ceiling,
     plot_curves,
@@ -35,18 +44,23 @@ __all__ = [
     "COLOURS",
     "Picture",
     "panels",
+    "plot_agreement",
     "plot_arms",
     "plot_benchmark",
+    "plot_calibration",
     "plot_ceiling",
     "plot_costs",
     "plot_curves",
+    "plot_detection",
     "plot_dice_by_volume",
     "plot_history",
     "plot_images",
     "plot_layers",
     "plot_levels",
     "plot_loss_and_dice",
+    "plot_means",
     "plot_paired",
+    "plot_paths",
     "plot_peers",
     "plot_planes",
     "plot_predictions",
@@ -55,9 +69,11 @@ __all__ = [
     "plot_scores",
     "plot_segmentations",
     "plot_split",
+    "plot_study",
     "plot_units",
     "plot_verdicts",
     "plot_volumes",
+    "plot_walk",
     "show_slice",
     "tidy",
 ]

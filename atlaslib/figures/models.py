@@ -73,7 +73,8 @@ def plot_layers(
         paint = "#BBBBBB" if "pool" in layer else colour
         axis.add_patch(Rectangle((left, -rows / 2), width, rows, fc=paint, ec="white"))
         axis.text(left + width / 2, -rows / 2 - 8, channels, ha="center", va="top", fontsize=8)
-        axis.text(left + width / 2, -172, layer, ha="center", va="top", fontsize=8, rotation=90)
+        name = layer.removeprefix("decoder.")
+        axis.text(left + width / 2, -172, name, ha="center", va="top", fontsize=8, rotation=90)
         centre[layer] = (left + width / 2, rows / 2)
         left += width + 0.5
     for start, end in skips:

@@ -28,7 +28,7 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
         fill = "white" if row["verdict"] == "undecided" else ink
         axis.plot([row["low"], row["high"]], [place] * 2, color=ink, lw=2)
         axis.plot(row["value"], place, "o", color=ink, mfc=fill, ms=8)
-        sides = (-1, 1) if row["comparison"] == "within" else (1,)
+        sides = (-1, 1) if row["comparison"] in ("within", "beyond") else (1,)
         for edge in (side * row["margin"] for side in sides):
             axis.plot([edge] * 2, [place - 0.3, place + 0.3], color=COLOURS["lesion"], lw=2)
     axis.axvline(0, color="#BBBBBB", lw=0.8, zorder=0)

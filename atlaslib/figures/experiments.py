@@ -1,0 +1,192 @@
+"""Figures of the experiments with several seeds (chapters 8 to 10)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from atlaslib.figures.base import COLOURS, colour, panels, plain_log, short
+
+
+def plot_means(table: pd.DataFrame, label: str = "Dice, mean over test scans") -> Figure:
+    """One line for each arm: mean and interval.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of :func:`atlaslib.claims.levels`.
+    label : str
+        Of the axis.
+    """
+    figure, axes = panels(1, 1, width=6.8, height=0.34 * len(table) + 0.9)
+    axis, place = axes[0, 0], np.arange(len(table))
+    for y, row in zip(place, table.to_dict("records"), strict=True):
+        paint = colour(str(row["arm"]).split(",")[0])
+        axis.plot([row["low"], row["high"]], [y, y], lw=2, color=paint)
+        axis.plot(row["value"], y, "o", color=paint)
+    axis.set(
+        yticks=place, yticklabels=table.arm, xlabel=label, xlim=(min(0, table.low.min()), None)
+    )
+    axis.grid(axis="x", color="#EEEEEE")
+    axis.set_axisbelow(True)
+    axis.invert_yaxis()
+    return figure
+
+
+def plot_walk(table: pd.DataFrame) -> Figure:
+    """A waterfall: from one model to another, one change at a time.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of :func:`atlaslib.claims.walk`.
+    """
+    figure, axes = panels(1, 1, width=7.4, height=0.42 * len(table) + 1.4)
+    axis, before = axes[0, 0], 0.0
+    rows = table.to_dict("records")
+    for place, row in enumerate(rows):
+        if place == 0:
+            axis.barh(place, row["dice"], color=colour(row["arm"].split(",")[0]), height=0.6)
+        else:
+            loss = row["dice"] < before
+            paint = COLOURS["resnet"] if loss else COLOURS["baseline"]
+            axis.barh(place, row["dice"] - before, left=before, color=paint, height=0.6, alpha=0.75)
+            ends = [before + row["low"], before + row["high"]]
+            axis.plot(ends, [place, place], color=COLOURS["ATLAS"], lw=1.5)
+            axis.text(max(*ends, before) + 0.008, place, f"{row['value']:+.3f}".replace("-", "−"),
+                      va="center", fontsize=8)  # fmt: skip
+            axis.plot([before] * 2, [place - 0.95, place + 0.3], color="#999999", lw=0.8)
+        before = row["dice"]
+    last = rows[-1]["arm"]
+    axis.barh(len(rows), before, color=colour(last.split(",")[0]), height=0.6)
+    names = [rows[0]["arm"], *(row["change"] for row in rows[1:]), last]
+    axis.set(yticks=range(len(names)), yticklabels=names, xlabel="Dice, mean over test scans")
+    axis.set_xlim(0, axis.get_xlim()[1] * 1.08)
+    axis.invert_yaxis()
+    return figure
+
+
+def plot_paths(history: pd.DataFrame, base_loss: float | None = None) -> Figure:
+    """Loss and Dice of the validation scans along training: a dot for each epoch and seed.
+
+    Parameters
+    ----------
+    history : DataFrame
+        arm, seed, epoch, validation_cross_entropy, validation_dice.
+    base_loss : float, optional
+        Cross entropy of the constant predictor, drawn as a line.
+    """
+    figure, axes = panels(1, 1, width=6.6, height=3.9)
+    axis = axes[0, 0]
+    for number, (name, part) in enumerate(history.groupby("arm", sort=False)):
+        paint = (COLOURS["baseline"], COLOURS["prediction"], COLOURS["synthetic"])[number % 3]
+        for _, run in part.groupby("seed"):
+            axis.plot(run.validation_cross_entropy, run.validation_dice, lw=0.8, color=paint)
+            axis.plot(run.validation_cross_entropy.iloc[-1], run.validation_dice.iloc[-1], "o",
+                      ms=5, color=paint)  # fmt: skip
+        axis.plot([], [], "o-", color=paint, label=str(name))
+    if base_loss is not None:
+        axis.axvline(base_loss, color=COLOURS["zero"], ls="--", label="zero")
+    axis.set(xscale="log", xlabel="cross entropy per pixel (nats)", ylabel="Dice",
+             ylim=(-0.02, None))  # fmt: skip
+    plain_log(axis)
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def plot_calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Share of lesion against the predicted probability; on the diagonal a model is calibrated.
+
+    Parameters
+    ----------
+    tables : mapping of a model's name to a DataFrame
+        seed, low, voxels, predicted, observed, as of :func:`atlaslib.confidence.calibration`.
+    """
+    figure, axes = panels(1, 1, width=4.6, height=4.2)
+    axis = axes[0, 0]
+    axis.plot([0, 1], [0, 1], color="#BBBBBB", lw=1, zorder=0)
+    for name, table in tables.items():
+        for number, (_, part) in enumerate(table.groupby("seed")):
+            axis.plot(part.predicted, part.observed, "o-", ms=3, lw=0.9, color=colour(name),
+                      label=name if number == 0 else None)  # fmt: skip
+    axis.set(xlabel="predicted probability of lesion", ylabel="share of voxels that are lesion",
+             xlim=(0, 1), ylim=(0, 1), aspect="equal")  # fmt: skip
+    axis.legend(frameon=False)
+    return figure
+
+
+def plot_agreement(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Bland and Altman's plot of volumes: difference against mean, on the scale of logarithms.
+
+    Parameters
+    ----------
+    tables : mapping of a model's name to a DataFrame
+        volume_ml and predicted_ml, one row per scan.
+    """
+    figure, axes = panels(1, len(tables), width=3.6 * len(tables), height=3.4, sharey=True)
+    floor = 0.01  # mL: where nothing is predicted
+    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
+        true, found = (np.log10(table[c].clip(lower=floor)) for c in ("volume_ml", "predicted_ml"))
+        gap = found - true
+        axis.plot(10 ** ((true + found) / 2), gap, "o", ms=4, alpha=0.5, mew=0, color=colour(name))
+        for value, style in ((gap.mean(), "-"), (gap.mean() - 1.96 * gap.std(), "--"),
+                             (gap.mean() + 1.96 * gap.std(), "--")):  # fmt: skip
+            axis.axhline(value, color=COLOURS["ATLAS"], ls=style, lw=1)
+        axis.axhline(0, color="#CCCCCC", lw=0.8, zorder=0)
+        axis.set(xscale="log", title=name, xlabel="mean volume (mL, geometric)")
+        plain_log(axis)
+    ticks = [-2, -1, 0, 1, 2]
+    axes[0, 0].set_yticks(ticks, [f"{10.0**t:g}×" for t in ticks])
+    axes[0, 0].set_ylabel("predicted volume, of the true one")
+    return figure
+
+
+def plot_detection(tables: Mapping[str, pd.DataFrame], edges: tuple[float, ...]) -> Figure:
+    """Share of lesions that are touched at all, by the lesion's volume.
+
+    Parameters
+    ----------
+    tables : mapping of a model's name to a DataFrame
+        Rows of :func:`atlaslib.confidence.detection`.
+    edges : volumes in mL between which lesions are counted together
+    """
+    figure, axes = panels(1, 1, width=6.4, height=3.4)
+    axis, width = axes[0, 0], 0.8 / len(tables)
+    names = [f"{short(a)} to {short(b)}" for a, b in itertools.pairwise(edges)]
+    for number, (name, table) in enumerate(tables.items()):
+        lesions = table[table["of"] == "truth"]
+        bins = pd.cut(lesions.volume_ml, list(edges), labels=names)
+        found = (lesions.overlap > 0).groupby(bins, observed=False).mean()
+        place = np.arange(len(names)) + (number - (len(tables) - 1) / 2) * width
+        axis.bar(place, found, width, color=colour(name), label=name)
+    axis.set(xticks=range(len(names)), xticklabels=names, xlabel="lesion volume (mL)",
+             ylabel="share of lesions found", ylim=(0, 1.02))  # fmt: skip
+    axis.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def plot_study(trials: pd.DataFrame) -> Figure:
+    """A search over units and last-layer numbers: each trial as a dot, larger and darker if better.
+
+    Parameters
+    ----------
+    trials : DataFrame
+        units, vector, dice (the best so far of pruned trials), state ("COMPLETE" or "PRUNED").
+    """
+    figure, axes = panels(1, 1, width=6.0, height=3.8)
+    axis = axes[0, 0]
+    for state, marker in (("PRUNED", "X"), ("COMPLETE", "o")):
+        part = trials[trials.state == state]
+        dots = axis.scatter(part.units, part.vector, c=part.dice, marker=marker, s=70,
+                            cmap="viridis", vmin=trials.dice.min(), vmax=trials.dice.max(),
+                            edgecolor="white", label=state.lower())  # fmt: skip
+    axis.set(xlabel="residual units", ylabel="numbers in the last layer", yscale="log")
+    axis.set_xticks(sorted(trials.units.unique()))
+    axis.yaxis.set_major_formatter("{x:g}")
+    figure.colorbar(dots, ax=axis, label="validation Dice")
+    axis.legend(frameon=False)
+    return figure

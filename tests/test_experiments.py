@@ -1,0 +1,176 @@
+"""Arms and seeds: each is run once, by whoever comes first, and old tables are found out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pandas as pd
+import pytest
+import torch
+
+from atlaslib import DataError, build_model, claims, experiments, recipe
+from atlaslib.arms import WALK, WALK_BACK, arms
+from atlaslib.experiments import Job, forward_gflop
+from atlaslib.recipes import PROFILES
+from atlaslib.runs import load_run, run_folder
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, cohort):
+    """Four arms with two seeds, by two workers."""
+    names = ("baseline", "resnet", "zero", "baseline, split by slice")
+    with pytest.MonkeyPatch.context() as patch:
+        kept = {name: chosen for name, chosen in arms("smoke").items() if name in names}
+        patch.setattr(experiments, "arms", lambda profile: kept)
+        for job in experiments.jobs("smoke", 2):
+            experiments.run_job(job, cohort)
+        yield experiments.gather(cohort, "smoke", 2)
+
+
+def test_every_claim_and_walk_has_its_arms():
+    for profile in PROFILES:
+        known = set(arms(profile))
+        assert {arm for claim in claims.CLAIMS for arm in claim.arms or ()} <= known
+        assert {arm for _, arm in (*WALK, *WALK_BACK)} <= known
+    assert WALK[0][1] == WALK_BACK[-1][1] == "baseline"
+    assert WALK[-2][1] == WALK_BACK[0][1] == "resnet"
+
+
+def differing(first, second):
+    return {
+        field.name
+        for field in dataclasses.fields(first)
+        if getattr(first, field.name) != getattr(second, field.name)
+    }
+
+
+def test_arms_of_the_walk_differ_in_what_is_named():
+    table = arms("quick")
+    steps = {change: differing(table[before], table[after])
+             for (_, before), (change, after) in zip(WALK, WALK[1:])}  # noqa: B905, RUF007 # fmt: skip
+    assert steps["no skip connections"] == {"decoder"}
+    assert steps["64 numbers between"] == {"decoder"}
+    assert steps["batch normalisation"] == {"normalise"}
+    assert steps["fewer channels"] == {"width"}
+    assert steps["its rate and batch"] == {"learning_rate", "batch_size"}
+    passes = {chosen.epochs for arm in (*WALK, *WALK_BACK) for chosen in [table[arm[1]]]}
+    assert len(passes) == 1
+
+
+def test_paper_arms_have_the_papers_rate_and_batch():
+    chosen = arms("paper")["resnet, paper's rate and batch"]
+    assert (chosen.learning_rate, chosen.batch_size) == (0.0001, 50)
+    assert arms("paper")["baseline"].batch_size == 100
+
+
+def test_tables_hold_every_scan_of_every_seed(results):
+    assert set(results.runs.arm) == {"baseline", "resnet", "zero", "baseline, split by slice"}
+    assert results.runs.groupby("arm").seed.nunique().eq(2).all()
+    counts = results.scans.groupby(["arm", "seed"]).size()
+    assert (counts["baseline"] == counts["resnet"]).all()
+    assert counts["baseline, split by slice"].eq(8).all()  # slices of all scans are tested
+    assert results.scans.perfect_original.notna().sum() == 2 * counts["baseline"].sum()
+    assert set(results.calibration.arm) == {"baseline", "resnet"}
+    assert {"C1", "C2", "C3", "C5a"} == set(results.effects())
+    assert not results.history[results.history.arm != "zero"].empty
+
+
+def test_seeds_test_other_subjects_and_arms_the_same(results):
+    tested = results.scans.groupby(["arm", "seed"]).subject.agg(set)
+    assert tested["baseline", 0] != tested["baseline", 1]
+    assert tested["baseline", 1] == tested["resnet", 1]
+
+
+def test_tables_survive_the_way_to_disk_and_back(results, tmp_path):
+    experiments.save(results, tmp_path)
+    again = experiments.load("smoke", tmp_path)
+    for name in experiments._TABLES:
+        pd.testing.assert_frame_equal(
+            getattr(again, name), getattr(results, name), rtol=1e-4, check_dtype=False
+        )
+    assert experiments.stale(again) == []
+    with pytest.raises(DataError, match="no results of the quick profile"):
+        experiments.load("quick", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "says"), [("code", "trains or scores"), ("data", "cohort is made otherwise")]
+)
+def test_tables_of_other_code_are_found_out(results, key, says):
+    old = results._replace(provenance=results.provenance | {key: "0", "source": "synthetic cohort"})
+    assert any(says in reason for reason in experiments.stale(old))
+
+
+def test_tables_of_another_recipe_are_found_out(results):
+    changed = results.runs.copy()
+    changed.loc[changed.arm == "resnet", "recipe"] = "0"
+    assert experiments.stale(results._replace(runs=changed)) == [
+        "the recipe of 'resnet' has changed"
+    ]
+
+
+def test_workers_share_the_list(cohort, tmp_path, monkeypatch):
+    """What is finished or locked is left alone; the rest is done."""
+    listed = [
+        Job("zero", seed, recipe("zero", "smoke", seed=seed, split_seed=9)) for seed in (7, 8)
+    ]
+    monkeypatch.setattr(experiments, "jobs", lambda profile, seeds: listed)
+    run_job, done = experiments.run_job, []
+
+    def busy(job, cohort):
+        if job.seed == 7 and not done:
+            done.append(job.seed)
+            raise DataError("another process trains in this folder", "locked")
+        done.append(job.seed)
+        run_job(job, cohort)
+
+    monkeypatch.setattr(experiments, "run_job", busy)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    experiments._work(0, cohort.root, "smoke", 2)
+    assert done == [7, 8]
+    experiments._work(0, cohort.root, "smoke", 2)
+    assert done == [7, 8, 7]
+    assert all(experiments.is_done(job, cohort) for job in listed)
+
+
+def test_a_job_is_not_trained_twice(cohort, results, monkeypatch):
+    monkeypatch.setattr("atlaslib.training._train", None)
+    chosen = arms("smoke")["baseline"]
+    load_run(run_folder(chosen, cohort))
+    experiments.run_job(Job("baseline", 0, chosen), cohort)
+
+
+def test_operations_by_closed_form():
+    chosen = recipe("baseline", "paper")
+    sizes = [(232, 196, 1, 64), (232, 196, 64, 64), (116, 98, 64, 128), (116, 98, 128, 128),
+             (58, 49, 128, 256), (58, 49, 256, 256), (116, 98, 256, 128), (116, 98, 128, 128),
+             (232, 196, 128, 64), (232, 196, 64, 64)]  # fmt: skip
+    expected = sum(2 * 9 * h * w * a * b for h, w, a, b in sizes)
+    # transposed 2x2 convolutions, whose work is counted by their input, and the 1x1 head
+    expected += 2 * 4 * (116 * 98 * 256 * 128 + 232 * 196 * 128 * 64) + 2 * 232 * 196 * 64
+    assert forward_gflop(chosen) == pytest.approx(expected / 1e9, rel=0.01)
+    assert math.isclose(
+        forward_gflop(recipe("baseline", "paper", average_mirrored=True)),
+        2 * forward_gflop(chosen),
+    )
+
+
+def test_a_model_of_today_costs_less_than_the_papers_resnet():
+    for profile in ("quick", "paper"):
+        table = arms(profile)
+        cost = {
+            name: forward_gflop(dataclasses.replace(table[name], average_mirrored=False))
+            * table[name].epochs
+            for name in ("resnet", "residual_unet")
+        }
+        if profile == "quick":
+            assert cost["residual_unet"] < cost["resnet"]
+    assert build_model("residual_unet", width=8) is not None
+
+
+def test_committed_tables_are_as_new_as_the_code():
+    for path in experiments.RESULTS.glob("*.json"):
+        found = experiments.load(path.stem, path.parent)
+        assert experiments.stale(found) == []
+        assert found.runs.groupby("arm").seed.nunique().min() >= claims.SEEDS
