@@ -56,7 +56,7 @@ def arms(profile: str) -> dict[str, Recipe]:
 
     batch = resnet().batch_size
     vector: dict[str, Value] = {"decoder": "vector"}
-    long: dict[str, Value] = {"epochs": 4 * resnet().epochs}  # to see loss and Dice on their way
+    long: dict[str, Value] = {"epochs": 3 * resnet().epochs}  # to see loss and Dice on their way
     narrow: dict[str, Value] = {"normalise": True, "width": channels}
     return {
         "baseline": baseline(),
@@ -83,7 +83,6 @@ def arms(profile: str) -> dict[str, Recipe]:
         "resnet, skips, 4 units": resnet(decoder="unet", units=4),
         "resnet, 8 units": resnet(units=8),
         "resnet, 256 numbers": resnet(vector=256),
-        "resnet, 16 numbers": resnet(vector=16),
         # the split, and the loss
         "baseline, split by slice": baseline(split="slice"),
         "baseline, split by slice, inverted": baseline(split="slice inverted"),

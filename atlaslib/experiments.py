@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from torch.multiprocessing import ProcessRaisedException
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
@@ -30,6 +31,7 @@ from atlaslib.releases import load_cohort
 from atlaslib.runs import code_fingerprint, load_run, packages, run_folder, write_json
 from atlaslib.slices import SliceDataset
 from atlaslib.splits import TEST, divide
+from atlaslib.steps import TrainingError
 from atlaslib.synthetic import GENERATOR, data_fingerprint, make_cohort
 from atlaslib.training import train
 from atlaslib.tuning import saved_by_half
@@ -96,7 +98,7 @@ def _work(rank: int, root: Path, profile: str, seeds: int) -> None:
         torch.cuda.set_device(rank)
     else:
         torch.set_num_threads(1)
-    cohort = load_cohort(root)
+    cohort = load_cohort(root).labelled
     for job in jobs(profile, seeds):
         if is_done(job, cohort):
             continue
@@ -122,18 +124,27 @@ def run_all(
     seeds : int
         Trainings of each arm, each with its own split by subject.
     progress : bool
+
+    Raises
+    ------
+    TrainingError
+        If a run cannot go on; the others are kept.
     """
+    cohort = cohort.labelled
     listed = jobs(profile, seeds)
-    SliceDataset(cohort.labelled, progress=progress)  # once, before the workers need it
+    SliceDataset(cohort, progress=progress)  # once, before the workers need it
     if cohort.synthetic:
         SliceDataset(open_shifted(), progress=progress)
-    workers = torch.cuda.device_count() or len(os.sched_getaffinity(0))
+    workers = torch.cuda.device_count() or os.cpu_count() or 1
     given = (cohort.root, profile, seeds)
     context = torch.multiprocessing.spawn(_work, given, nprocs=workers, join=False)
     with tqdm(total=len(listed), disable=not progress, unit="run") as bar:
         ended = False
         while not ended:
-            ended = context.join(timeout=5)
+            try:
+                ended = context.join(timeout=5)
+            except ProcessRaisedException as error:
+                raise TrainingError(str(error).strip().splitlines()[-1]) from None
             bar.update(sum(is_done(job, cohort) for job in listed) - bar.n)
 
 
@@ -185,6 +196,7 @@ def gather(cohort: Cohort, profile: str, seeds: int = SEEDS) -> Results:
     DataError
         If none is.
     """
+    cohort = cohort.labelled
     listed = jobs(profile, seeds)
     lacking = {job.arm for job in listed if not is_done(job, cohort)}
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in _TABLES}
@@ -207,7 +219,7 @@ def gather(cohort: Cohort, profile: str, seeds: int = SEEDS) -> Results:
         "date": datetime.now(UTC).date().isoformat(),
         "code": code_fingerprint(),
         "data": data_fingerprint() if cohort.synthetic else cohort.fingerprint(),
-        "subjects": len(cohort.labelled.subjects),
+        "subjects": len(cohort.subjects),
         "cores": os.cpu_count(),
         "packages": packages(),
         "saved by half a batch": saved_by_half(arms(profile)["resnet"]),

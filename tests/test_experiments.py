@@ -14,6 +14,7 @@ from atlaslib.arms import WALK, WALK_BACK, arms
 from atlaslib.experiments import Job, forward_gflop
 from atlaslib.recipes import PROFILES
 from atlaslib.runs import load_run, run_folder
+from atlaslib.steps import TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,19 @@ def test_workers_share_the_list(cohort, tmp_path, monkeypatch):
     experiments._work(0, cohort.root, "smoke", 2)
     assert done == [7, 8, 7]
     assert all(experiments.is_done(job, cohort) for job in listed)
+
+
+def test_a_run_that_fails_is_one_line(cohort, monkeypatch):
+    """Raised in a process of its own, where a traceback would be all that is left of it."""
+
+    class Context:
+        def join(self, timeout):
+            text = "-- Process 0 --\nTraceback ...\natlaslib.steps.TrainingError: no number"
+            raise torch.multiprocessing.ProcessRaisedException(text, 0, 1)
+
+    monkeypatch.setattr(torch.multiprocessing, "spawn", lambda *given, **more: Context())
+    with pytest.raises(TrainingError, match="TrainingError: no number$"):
+        experiments.run_all(cohort, "smoke", 1, progress=False)
 
 
 def test_a_job_is_not_trained_twice(cohort, results, monkeypatch):
