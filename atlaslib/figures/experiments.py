@@ -65,7 +65,7 @@ def plot_walk(table: pd.DataFrame) -> Figure:
     axis.barh(len(rows), before, color=colour(last.split(",")[0]), height=0.6)
     names = [rows[0]["arm"], *(row["change"] for row in rows[1:]), last]
     axis.set(yticks=range(len(names)), yticklabels=names, xlabel="Dice, mean over test scans")
-    axis.set_xlim(0, axis.get_xlim()[1] * 1.08)
+    axis.set_xlim(min(0, axis.get_xlim()[0]), axis.get_xlim()[1] * 1.08)
     axis.invert_yaxis()
     return figure
 
