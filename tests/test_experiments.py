@@ -26,7 +26,7 @@ def results(tmp_path_factory, cohort):
         patch.setattr(experiments, "arms", lambda profile: kept)
         for job in experiments.jobs("smoke", 2):
             experiments.run_job(job, cohort)
-        yield experiments.gather(cohort, "smoke", 2)
+        return experiments.gather(cohort, "smoke", 2)
 
 
 def test_every_claim_and_walk_has_its_arms():
