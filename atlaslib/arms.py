@@ -17,7 +17,7 @@ _SHORT: dict[str, dict[str, Value]] = {
 # What the paper changed besides the model: a tenth of the rate, half the batch (section 5.3).
 _PAPERS_RATE = 0.0001
 
-# From the baseline to the paper's ResNet, one change at a time: what changes, and the arm after it.
+#: From the baseline to the paper's ResNet, one change at a time: the change, and the arm after it.
 WALK = (
     ("", "baseline"),
     ("no skip connections", "baseline, no skips"),
@@ -28,7 +28,7 @@ WALK = (
     ("20 residual units", "resnet"),
     ("its rate and batch", "resnet, paper's rate and batch"),
 )
-# And back by another way: the decoder first, the encoder last.
+#: And back by another way: the decoder first, the encoder last.
 WALK_BACK = (
     ("", "resnet"),
     ("no 64 numbers between", "resnet, map decoder"),

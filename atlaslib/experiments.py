@@ -151,22 +151,15 @@ def run_all(
 class Results(NamedTuple):
     """What ``data/results/claims`` holds of one profile; every table begins with arm and seed.
 
-    Attributes
-    ----------
-    scans : DataFrame
-        One row per test scan of each training: subject, session, site, dice, dice_per_slice,
-        volume_ml, predicted_ml, intersection_ml, cross_entropy, loss; for two arms also
-        dice_original and perfect_original of :func:`atlaslib.evaluation.rescore`.
-    shifted : DataFrame
-        The same for some arms on subjects from sites that no cohort has.
-    calibration, detection : DataFrame
-        Of :mod:`atlaslib.confidence`, for the same arms.
-    history : DataFrame
-        One row per epoch of each training, as :attr:`atlaslib.Run.history`.
-    runs : DataFrame
-        One row per training: recipe (its fingerprint), parameters, gflop (forward, one slice),
-        seconds, device.
-    provenance : dict
+    - scans: one row per test scan of each training: subject, session, site, dice, dice_per_slice,
+      volume_ml, predicted_ml, intersection_ml, cross_entropy, loss; for two arms also
+      dice_original and perfect_original of :func:`atlaslib.evaluation.rescore`.
+    - shifted: the same for some arms on subjects from sites that no cohort has.
+    - calibration, detection: of :mod:`atlaslib.confidence`, for the same arms.
+    - history: one row per epoch of each training, as that of :class:`atlaslib.Run`.
+    - runs: one row per training: recipe (its fingerprint), parameters, gflop (forward, one slice),
+      seconds, device.
+    - provenance: where they come from.
     """
 
     scans: pd.DataFrame

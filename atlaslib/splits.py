@@ -15,6 +15,7 @@ from atlaslib.cohort import Cohort
 from atlaslib.recipes import Recipe
 from atlaslib.slices import GRID
 
+#: The parts of a split.
 TRAIN, VALIDATION, TEST = range(3)
 # Shares of the slices. Inverted: what the code's comment calls the dev set's share was trained on.
 _BY_SLICE = {"slice": (0.7, 0.15, 0.15), "slice inverted": (0.3, 0.35, 0.35)}
