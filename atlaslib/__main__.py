@@ -68,20 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     claims = commands.add_parser("claims", help="re-test every claim of the paper; resumes")
-    claims.add_argument("--profile", default="quick", metavar="smoke|quick|paper")
+    _add_cohort(claims)
     claims.add_argument("--seeds", type=int, default=5, metavar="K", help="trainings of each arm")
-    claims.add_argument(
-        "--data", default="", metavar="DIR", help="ATLAS; without it, the synthetic cohort"
-    )
     claims.add_argument("--out", type=Path, metavar="DIR", help="where to write the tables")
     claims.set_defaults(run=_claims)
 
     study = commands.add_parser("study", help="search the ResNet's units and last layer; goes on")
-    study.add_argument("--profile", default="quick", metavar="smoke|quick|paper")
+    _add_cohort(study)
     study.add_argument("--trials", type=int, default=20, metavar="N", help="how many more")
-    study.add_argument(
-        "--data", default="", metavar="DIR", help="ATLAS; without it, the synthetic cohort"
-    )
     study.add_argument("--csv", type=Path, metavar="FILE", help="where to write all trials")
     study.set_defaults(run=_study)
 
@@ -91,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("mask", metavar="MASK.nii.gz", type=Path)
     predict.set_defaults(run=_predict)
     return parser
+
+
+def _add_cohort(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--profile", default="quick", metavar="smoke|quick|paper")
+    command.add_argument(
+        "--data", default="", metavar="DIR", help="ATLAS; without it, the synthetic cohort"
+    )
 
 
 def _synth(options: argparse.Namespace) -> None:

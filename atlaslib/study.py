@@ -76,7 +76,8 @@ def search(
     trials : int
     progress : bool
     """
-    import optuna
+    study = open_study(journal(cohort, profile))
+    import optuna  # only now, for the line above says what to do where it is missing
 
     def objective(trial: optuna.Trial) -> float:
         units = trial.suggest_categorical("units", UNITS)
@@ -93,7 +94,6 @@ def search(
             trial.report(row["validation_dice"], int(row["epoch"]))
         return float(run.history.validation_dice.max())
 
-    study = open_study(journal(cohort, profile))
     study.optimize(objective, n_trials=trials, show_progress_bar=progress)
     return study
 
