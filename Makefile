@@ -28,7 +28,7 @@ book: $(VENV)/book.stamp ## set up, make the data, run the chapters, render _bui
 test: $(VENV)/test.stamp ## set up and run every check: lint, types, layers, tests, notebooks, wheel
 	@$(TIMED); $(MAKE) --no-print-directory lint unit notebooks && took "Every check passed in"
 
-claims: $(VENV)/test.stamp ## re-test every claim of the paper, with five seeds (an hour or two; goes on where it stopped)
+claims: $(VENV)/test.stamp ## re-test every claim of the paper, with five seeds (hours; goes on where it stopped)
 	@$(RUN) -m atlaslib claims --profile "$$PROFILE" --data "$$DATA" $(if $(DATA),,--out data/results/claims)
 
 lint: $(VENV)/test.stamp ## style, types and layers

@@ -142,6 +142,13 @@ _RECIPES: dict[tuple[str, str], dict[str, Value]] = {
     ("zero", "smoke"): {"pos_weight": _SMOKE["pos_weight"], "initial_prior": True, "epochs": 0},
 }
 
+# What shortens a run of a profile where many are compared (chapters 4, 7 and 8).
+SHORT: dict[str, dict[str, Value]] = {
+    "smoke": {"epochs": 1},
+    "quick": {"epochs": 1, "downsample": 4},
+    "paper": {"epochs": 10, "patience": None},
+}
+
 
 def recipe(name: str, profile: str = "quick", **changes: Value) -> Recipe:
     """The recipe of a model at a profile.
