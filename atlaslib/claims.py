@@ -64,7 +64,7 @@ class Claim:
 
         "confirmed" if the whole interval fulfils the rule, "refuted" if the whole interval breaks
         it, "undecided" if it does neither, or if there are fewer than eight subjects. With fewer
-        than five seeds "points to yes" and "points to no" instead; a count needs no seeds.
+        than five seeds "points to yes" and "points to no" instead.
         """
         if effect is None:
             return "not yet tested"

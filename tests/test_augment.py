@@ -35,7 +35,7 @@ def test_masks_move_with_their_images(still):
 
 
 def test_turning_keeps_right_angles(still, monkeypatch):
-    """A square slice turned by 90 degrees is torch's own rotation: the grid is not square."""
+    """A turn by 90 degrees on a grid that is not square: 18 rows up become 18 columns aside."""
     monkeypatch.setattr(room, "ZOOM", 0.0)
     monkeypatch.setattr(room, "SHIFT", 0.0)
     monkeypatch.setattr(room, "ANGLE", 1e-9)

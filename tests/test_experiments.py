@@ -133,7 +133,9 @@ def test_operations_by_closed_form():
 
 
 def test_committed_tables_are_as_new_as_the_code():
-    for path in experiments.RESULTS.glob("*.json"):
+    paths = list(experiments.RESULTS.glob("*.json"))
+    assert paths
+    for path in paths:
         found = experiments.load(path.stem, path.parent)
         assert experiments.stale(found) == []
         assert found.runs.groupby("arm").seed.nunique().min() >= claims.SEEDS
