@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     study = commands.add_parser("study", help="search the ResNet's units and last layer; goes on")
     _add_cohort(study)
     study.add_argument("--trials", type=int, default=20, metavar="N", help="how many more")
-    study.add_argument("--csv", type=Path, metavar="FILE", help="where to write all trials")
+    study.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the table")
     study.set_defaults(run=_study)
 
     predict = commands.add_parser("predict", help="write the lesion mask of one T1 in MNI space")
@@ -177,11 +177,11 @@ def _study(options: argparse.Namespace) -> None:
 
     cohort = atlaslib.open_cohort(options.data, options.profile)
     found = study.search(cohort, options.profile, options.trials)
+    folder = options.out or atlaslib.home() / "studies"
+    study.save(found, cohort, options.profile, folder)
     table = study.trials_table(found)
-    if options.csv:
-        table.to_csv(options.csv, index=False)
     print(table.sort_values("dice", ascending=False).head(10).to_string(index=False))
-    print(f"{len(table)} trials in {study.journal(cohort, options.profile)}")
+    print(f"{len(table)} trials; the table: {folder}")
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -90,6 +90,12 @@ def arms(profile: str) -> dict[str, Recipe]:
         "long, weighted cross entropy": baseline(**long),
         "long, plain cross entropy": baseline(**long, pos_weight=1.0),
         "long, Dice loss": baseline(**long, pos_weight=1.0, loss="dice"),
+        "long, Dice loss, a tenth of the rate": baseline(
+            **long, pos_weight=1.0, loss="dice", learning_rate=_PAPERS_RATE
+        ),
+        "long, Dice loss plus cross entropy": baseline(
+            **long, pos_weight=1.0, loss="dice + cross entropy"
+        ),
         # what one would do today, and a peer: less than half the ResNet's
         # arithmetic for a slice, so twice the passes
         "residual_unet": today("residual_unet"),

@@ -36,10 +36,13 @@ from atlaslib.synthetic import GENERATOR, data_fingerprint, make_cohort
 from atlaslib.training import train
 from atlaslib.tuning import saved_by_half
 
-RESULTS = Path(__file__).resolve().parent.parent / "data" / "results" / "claims"
+_HERE = Path(__file__).resolve().parent
+_CLONE = _HERE.parent / "data" / "results"
+#: Tables that come with the book: ``data/results`` of a clone, or the copy in an installed library.
+RESULTS = _CLONE if _CLONE.is_dir() else _HERE / "results"
 RESCORED = ("baseline", "resnet")  # arms whose masks are scored by the original's Dice as well
-LOOKED_AT = ("baseline", "resnet", "residual_unet", "dynunet")  # in other sites, and more closely
-SHIFTED_SUBJECTS = 24
+LOOKED_AT = ("baseline", "resnet", "residual_unet", "dynunet")  # on new people, and more closely
+_NEW_SUBJECTS = 24
 DONE = "test.csv"  # in a run's folder: written last
 _DIGITS = 5  # significant ones that tables keep
 
@@ -77,8 +80,11 @@ def run_job(job: Job, cohort: Cohort) -> None:
         _write(calibration(run, test), run.folder / "calibration.csv")
         _write(detection(run, test), run.folder / "detection.csv")
         if cohort.synthetic:
-            shifted = evaluate(run, open_shifted(), progress=False)
-            _write(shifted.drop(columns="part"), run.folder / "shifted.csv")
+            tables = [
+                evaluate(run, people, progress=False).assign(scanners=scanners)
+                for scanners, people in open_new_people().items()
+            ]
+            _write(pd.concat(tables).drop(columns="part"), run.folder / "new_people.csv")
     _write(table.drop(columns="part"), run.folder / DONE)
 
 
@@ -86,10 +92,23 @@ def _write(table: pd.DataFrame, path: Path, digits: str | None = None) -> None:
     write_aside(path, lambda name: table.to_csv(name, index=False, float_format=digits))
 
 
-def open_shifted() -> Cohort:
-    """New synthetic subjects, seen by scanners that no other cohort has; made on first use."""
-    folder = home() / "synthetic" / f"shifted-{GENERATOR}"
-    return make_cohort(folder, SHIFTED_SUBJECTS, seed=1, shifted=True)
+def open_new_people() -> dict[str, Cohort]:
+    """Synthetic subjects that no other cohort has, made on first use.
+
+    Returns
+    -------
+    dict
+        "known" and "unseen": the same people, by the usual scanners and by others.
+    """
+    return {
+        scanners: make_cohort(
+            home() / "synthetic" / f"new-{scanners}-{GENERATOR}",
+            _NEW_SUBJECTS,
+            seed=1,
+            shifted=scanners == "unseen",
+        )
+        for scanners in ("known", "unseen")
+    }
 
 
 def _work(rank: int, root: Path, profile: str, seeds: int) -> None:
@@ -134,7 +153,8 @@ def run_all(
     listed = jobs(profile, seeds)
     SliceDataset(cohort, progress=progress)  # once, before the workers need it
     if cohort.synthetic:
-        SliceDataset(open_shifted(), progress=progress)
+        for people in open_new_people().values():
+            SliceDataset(people, progress=progress)
     workers = torch.cuda.device_count() or os.cpu_count() or 1
     given = (cohort.root, profile, seeds)
     context = torch.multiprocessing.spawn(_work, given, nprocs=workers, join=False)
@@ -156,7 +176,8 @@ class Results(NamedTuple):
     - scans: one row per test scan of each training: subject, session, site, dice, dice_per_slice,
       volume_ml, predicted_ml, intersection_ml, cross_entropy, loss; for two arms also
       dice_original and perfect_original of :func:`atlaslib.evaluation.rescore`.
-    - shifted: the same for some arms on subjects from sites that no cohort has.
+    - new_people: the same for some arms on synthetic subjects of no other cohort, once with
+      scanners "known", once "unseen".
     - calibration, detection: of :mod:`atlaslib.confidence`, for the same arms.
     - history: one row per epoch of each training, as that of :class:`atlaslib.Run`.
     - runs: one row per training: recipe (its fingerprint), parameters, gflop (forward, one slice),
@@ -165,7 +186,7 @@ class Results(NamedTuple):
     """
 
     scans: pd.DataFrame
-    shifted: pd.DataFrame
+    new_people: pd.DataFrame
     calibration: pd.DataFrame
     detection: pd.DataFrame
     history: pd.DataFrame
@@ -179,7 +200,7 @@ class Results(NamedTuple):
 
 
 _TABLES = Results._fields[:-1]
-_FILES = {"scans": DONE, "shifted": "shifted.csv", "calibration": "calibration.csv",
+_FILES = {"scans": DONE, "new_people": "new_people.csv", "calibration": "calibration.csv",
           "detection": "detection.csv", "history": "history.csv"}  # fmt: skip
 
 
@@ -208,7 +229,17 @@ def gather(cohort: Cohort, profile: str, seeds: int = SEEDS) -> Results:
         parts["runs"].append(_named(pd.DataFrame([facts]), job))
     if not parts["runs"]:
         raise DataError(f"{cohort.root}: no arm is finished with {seeds} seeds yet")
-    provenance = {
+    tables = {
+        name: pd.concat(part, ignore_index=True) if part else pd.DataFrame()
+        for name, part in parts.items()
+    }
+    saved = {"saved by half a batch": saved_by_half(arms(profile)["resnet"])}
+    return Results(**tables, provenance=provenance(cohort, profile) | saved)
+
+
+def provenance(cohort: Cohort, profile: str) -> dict[str, Any]:
+    """Of which data and code results are, made here and now."""
+    return {
         "source": cohort.source,
         "profile": profile,
         "date": datetime.now(UTC).date().isoformat(),
@@ -217,13 +248,17 @@ def gather(cohort: Cohort, profile: str, seeds: int = SEEDS) -> Results:
         "subjects": len(cohort.subjects),
         "cores": os.cpu_count(),
         "packages": packages(),
-        "saved by half a batch": saved_by_half(arms(profile)["resnet"]),
     }
-    tables = {
-        name: pd.concat(part, ignore_index=True) if part else pd.DataFrame()
-        for name, part in parts.items()
-    }
-    return Results(**tables, provenance=provenance)
+
+
+def outdated(about: dict[str, Any]) -> list[str]:
+    """Why results of such a :func:`provenance` are older than this library; empty if not."""
+    reasons = []
+    if about["code"] != code_fingerprint():
+        reasons.append("the code that trains or scores has changed")
+    if about["source"] == "synthetic cohort" and about["data"] != data_fingerprint():
+        reasons.append("the synthetic cohort is made otherwise")
+    return reasons
 
 
 def _named(table: pd.DataFrame, job: Job) -> pd.DataFrame:
@@ -247,12 +282,12 @@ def save(results: Results, folder: Path) -> None:
     profile = results.provenance["profile"]
     for name in _TABLES:
         table = getattr(results, name)
-        if len(table):  # ATLAS has no shifted cohort
+        if len(table):  # ATLAS has no people to spare
             _write(table, folder / f"{profile}_{name}.csv", f"%.{_DIGITS}g")
     write_json(folder / f"{profile}.json", results.provenance)
 
 
-def load(profile: str | None = None, folder: Path = RESULTS) -> Results:
+def load(profile: str | None = None, folder: Path = RESULTS / "claims") -> Results:
     """Read what :func:`save` wrote.
 
     Parameters
@@ -260,7 +295,7 @@ def load(profile: str | None = None, folder: Path = RESULTS) -> Results:
     profile : str, optional
         None: "paper" if there are results of it, else "quick".
     folder : path
-        By default ``data/results/claims`` of a clone.
+        By default those that come with the book.
 
     Raises
     ------
@@ -270,28 +305,23 @@ def load(profile: str | None = None, folder: Path = RESULTS) -> Results:
     if profile is None:
         profile = "paper" if (folder / "paper.json").is_file() else "quick"
     if not (folder / f"{profile}.json").is_file():
-        text = "a clone of the repository has them, and `make claims` makes them"
+        text = "`atlaslib claims` makes them"
         raise DataError(f"{folder}: no results of the {profile} profile; {text}")
-    provenance = json.loads((folder / f"{profile}.json").read_text())
+    about = json.loads((folder / f"{profile}.json").read_text())
     tables = {
         name: pd.read_csv(path, dtype={"subject": str}) if path.is_file() else pd.DataFrame()
         for name in _TABLES
         for path in [folder / f"{profile}_{name}.csv"]
     }
-    return Results(**tables, provenance=provenance)
+    return Results(**tables, provenance=about)
 
 
 def stale(results: Results) -> list[str]:
     """Why results are older than this library; nothing if they are not."""
-    provenance = results.provenance
-    reasons = []
-    if provenance["code"] != code_fingerprint():
-        reasons.append("the code that trains or scores has changed")
-    if provenance["source"] == "synthetic cohort" and provenance["data"] != data_fingerprint():
-        reasons.append("the synthetic cohort is made otherwise")
+    reasons = outdated(results.provenance)
     now = {
         (job.arm, job.seed): job.recipe.fingerprint()
-        for job in jobs(provenance["profile"], int(results.runs.seed.max()) + 1)
+        for job in jobs(results.provenance["profile"], int(results.runs.seed.max()) + 1)
     }
     for arm, seed, known in results.runs[["arm", "seed", "recipe"]].to_numpy():
         if now.get((arm, seed)) != known:

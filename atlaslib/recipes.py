@@ -116,7 +116,7 @@ _TODAY: dict[str, Value] = {
     "decay": True,
 }
 _TODAY_QUICK: dict[str, Value] = {
-    "width": 8, "levels": 4, "batch_size": 4, "learning_rate": 0.005,
+    "width": 8, "levels": 4, "batch_size": 4, "learning_rate": 0.0025, "pos_weight": 5.0,
 }  # fmt: skip
 
 _RECIPES: dict[tuple[str, str], dict[str, Value]] = {

@@ -7,13 +7,14 @@ Trials are kept in a journal, a file that several processes and machines may sha
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from atlaslib.cohort import Cohort, DataError, home
+from atlaslib.cohort import Cohort, DataError, home, write_aside
+from atlaslib.experiments import provenance
 from atlaslib.recipes import Recipe
-from atlaslib.runs import code_fingerprint
+from atlaslib.runs import code_fingerprint, write_json
 from atlaslib.training import train
 from atlaslib.tuning import short_recipe
 
@@ -24,6 +25,10 @@ UNITS = (4, 8, 12, 16, 20, 24)  # hidden layers: two convolutions each
 VECTOR = (8, 16, 32, 64, 128, 256, 512)  # neurons of the last layer
 _EPOCHS = 3  # times the epochs of a short run: validation after each lets bad trials end early
 _FIRST = 4  # trials that nothing prunes: there is nothing to compare them with
+
+
+class _TakenError(Exception):
+    """Another process is running this very trial."""
 
 
 def trial_recipe(profile: str, units: int, vector: int) -> Recipe:
@@ -51,23 +56,27 @@ def open_study(path: Path) -> optuna.Study:
         from optuna.storages.journal import JournalFileBackend
     except ImportError:
         raise DataError("a study needs Optuna: pip install optuna") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a trial left to others is a warning
     path.parent.mkdir(parents=True, exist_ok=True)
     backend = JournalFileBackend(str(path))
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name="units and last layer",
         storage=optuna.storages.JournalStorage(backend),
         load_if_exists=True,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=0, multivariate=True),
         pruner=optuna.pruners.MedianPruner(_FIRST),
     )
+    # whoever goes on, or comes in later, must not draw the first trials again
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), multivariate=True)
+    return study
 
 
 def search(
     cohort: Cohort, profile: str = "quick", trials: int = 20, progress: bool = True
 ) -> optuna.Study:
     """Run so many more trials: the ResNet's units and last layer, by validation Dice.
+
+    A trial that another process is running already counts, and is left to it.
 
     Parameters
     ----------
@@ -83,31 +92,54 @@ def search(
         units = trial.suggest_categorical("units", UNITS)
         vector = trial.suggest_categorical("vector", VECTOR)
 
-        def report(row: dict[str, float]) -> None:
-            trial.report(row["validation_dice"], int(row["epoch"]))
+        reported = set()
+
+        def report(row: dict[Any, Any]) -> None:
+            step = int(row["epoch"])
+            if step in reported:
+                return
+            reported.add(step)
+            trial.report(row["validation_dice"], step)
             if trial.should_prune():
                 raise optuna.TrialPruned
 
         recipe = trial_recipe(profile, units, vector)
-        run = train(recipe, cohort, progress=False, after_epoch=report)
+        try:
+            run = train(recipe, cohort, progress=False, after_epoch=report)
+        except DataError as error:
+            if error.kind == "locked":
+                raise _TakenError from None
+            raise
         for row in run.history.to_dict("records"):  # of a run that was finished before
-            trial.report(row["validation_dice"], int(row["epoch"]))
+            report(row)
         return float(run.history.validation_dice.max())
 
-    study.optimize(objective, n_trials=trials, show_progress_bar=progress)
+    study.optimize(objective, n_trials=trials, show_progress_bar=progress, catch=_TakenError)
     return study
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """One row per trial: trial, units, vector, dice (the best reached), epochs, state."""
+    """One row per trial that ended: trial, units, vector, dice (the best reached), epochs, state.
+
+    A trial that the search drew a second time gave the same numbers, and is left out.
+    """
     rows = []
     for trial in study.trials:
         reached = trial.intermediate_values
-        if not reached:
-            continue
-        rows.append({"trial": trial.number, **trial.params, "dice": max(reached.values()),
-                     "epochs": len(reached), "state": trial.state.name})  # fmt: skip
-    return pd.DataFrame(rows, columns=["trial", "units", "vector", "dice", "epochs", "state"])
+        if trial.state.name in ("COMPLETE", "PRUNED"):
+            rows.append({"trial": trial.number, **trial.params, "dice": max(reached.values()),
+                         "epochs": len(reached), "state": trial.state.name})  # fmt: skip
+    table = pd.DataFrame(rows, columns=["trial", "units", "vector", "dice", "epochs", "state"])
+    return table.drop_duplicates(["units", "vector"], ignore_index=True)
+
+
+def save(study: optuna.Study, cohort: Cohort, profile: str, folder: Path) -> None:
+    """Write :func:`trials_table` as ``PROFILE_study.csv``, with its provenance beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trials = trials_table(study)
+    path = folder / f"{profile}_study.csv"
+    write_aside(path, lambda name: trials.to_csv(name, index=False))
+    write_json(path.with_suffix(".json"), provenance(cohort, profile))
 
 
 def from_table(trials: pd.DataFrame) -> optuna.Study:

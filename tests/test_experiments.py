@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 
 import pandas as pd
@@ -117,6 +119,16 @@ def test_a_job_is_not_trained_twice(cohort, results, monkeypatch):
     experiments.run_job(Job("baseline", 0, chosen), cohort)
 
 
+def test_new_people_are_scored_once_for_each_kind_of_scanner(cohort, results, monkeypatch):
+    monkeypatch.setattr(experiments, "open_new_people", lambda: {"known": cohort, "unseen": cohort})
+    job = Job("baseline", 0, arms("smoke")["baseline"])
+    experiments.run_job(job, dataclasses.replace(cohort, release="synthetic"))
+    table = pd.read_csv(run_folder(job.recipe, cohort) / "new_people.csv")
+    known, unseen = (table[table.scanners == name] for name in ("known", "unseen"))
+    assert len(known) == len(cohort.scans)
+    assert known.dice.tolist() == unseen.dice.tolist()
+
+
 def test_operations_by_closed_form():
     chosen = recipe("baseline", "paper")
     sizes = [(232, 196, 1, 64), (232, 196, 64, 64), (116, 98, 64, 128), (116, 98, 128, 128),
@@ -133,8 +145,14 @@ def test_operations_by_closed_form():
 
 
 def test_committed_tables_are_as_new_as_the_code():
-    paths = list(experiments.RESULTS.glob("*.json"))
+    folder = experiments.RESULTS / "claims"
+    studies = sorted(folder.glob("*_study.json"))
+    paths = sorted(set(folder.glob("*.json")) - set(studies))
     assert paths
+    assert studies
+    for path in studies:
+        assert experiments.outdated(json.loads(path.read_text())) == []
+        assert path.with_suffix(".csv").is_file()
     for path in paths:
         found = experiments.load(path.stem, path.parent)
         assert experiments.stale(found) == []

@@ -194,6 +194,9 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     sources = [p for p in (ROOT / "atlaslib").rglob("*.py") if p.name != "__init__.py"]
     packages = list((ROOT / "atlaslib").rglob("*/__init__.py"))
     assert len(run.stdout.split()) == len(sources) + len(packages)
+    load = "from atlaslib.experiments import load; print(len(load().scans) > 0)"
+    run = subprocess.run([python, "-c", load], cwd=tmp_path, check=True, capture_output=True)
+    assert run.stdout.split() == [b"True"]  # chapters on Colab read it from here
     help_text = subprocess.run(
         [python, "-m", "atlaslib", "--help"], cwd=tmp_path, check=True, capture_output=True
     )

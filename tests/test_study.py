@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 
-from atlaslib import study
+from atlaslib import DataError, study
+from atlaslib.experiments import outdated
 
 pytest.importorskip("optuna", reason="the search needs Optuna")
 
@@ -40,6 +43,35 @@ def test_a_hopeless_trial_ends_early(cohort, trials, monkeypatch):
     found = study.trials_table(study.search(cohort, "smoke", 1, progress=False))
     assert found.state.iloc[-1] == "PRUNED"
     assert found.epochs.iloc[-1] < 3
+
+
+def test_a_trial_that_another_process_runs_is_left_to_it(cohort, trials, monkeypatch):
+    def train(recipe, cohort, progress, after_epoch):
+        raise DataError("another process trains in this folder", "locked")
+
+    known = study.open_study(study.journal(cohort, "smoke"))
+    before, table = len(known.trials), study.trials_table(known)
+    monkeypatch.setattr(study, "train", train)
+    after = study.search(cohort, "smoke", 2, progress=False)
+    assert [trial.state.name for trial in after.trials[before:]] == ["FAIL", "FAIL"]
+    pd.testing.assert_frame_equal(study.trials_table(after), table)
+
+
+def test_another_fault_ends_the_search(cohort, trials, monkeypatch):
+    def train(recipe, cohort, progress, after_epoch):
+        raise DataError("no such scan")
+
+    monkeypatch.setattr(study, "train", train)
+    with pytest.raises(DataError, match="no such scan"):
+        study.search(cohort, "smoke", 1, progress=False)
+
+
+def test_a_saved_table_says_where_it_comes_from(cohort, trials, tmp_path):
+    found = study.open_study(study.journal(cohort, "smoke"))
+    study.save(found, cohort, "smoke", tmp_path / "new")
+    again = pd.read_csv(tmp_path / "new" / "smoke_study.csv")
+    pd.testing.assert_frame_equal(again, study.trials_table(found))
+    assert outdated(json.loads((tmp_path / "new" / "smoke_study.json").read_text())) == []
 
 
 def test_a_table_becomes_a_study_again(trials):

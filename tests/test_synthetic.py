@@ -47,6 +47,18 @@ def test_the_same_seed_gives_the_same_bytes_with_one_worker(cohort, tmp_path):
     assert again.fingerprint() == cohort.fingerprint()
 
 
+def test_other_scanners_see_the_same_people(cohort, tmp_path):
+    unseen = make_cohort(tmp_path / "b", SUBJECTS, seed=5, progress=False, shifted=True)
+    pairs = list(zip(cohort.scans, unseen.scans, strict=True))
+    assert [a.subject for a, _ in pairs] == [b.subject for _, b in pairs]
+    for ours, theirs in pairs:
+        for paths in zip(ours.masks, theirs.masks, strict=True):
+            mine, other = (np.asarray(nib.load(path).dataobj) > 0 for path in paths)
+            np.testing.assert_array_equal(mine, other)
+        images = (np.asarray(nib.load(scan.t1).dataobj) for scan in (ours, theirs))
+        assert not np.array_equal(*images)
+
+
 def test_the_tree_is_that_of_release_1_1(cohort):
     assert cohort.synthetic
     assert len(cohort) == SUBJECTS

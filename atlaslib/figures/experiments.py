@@ -1,4 +1,4 @@
-"""Figures of the experiments with several seeds (chapters 8 to 10)."""
+"""Figures of the experiments with several seeds (chapters 7 to 9)."""
 
 from __future__ import annotations
 
@@ -82,8 +82,10 @@ def plot_paths(history: pd.DataFrame, base_loss: float | None = None) -> Figure:
     """
     figure, axes = panels(1, 1, width=6.6, height=3.9)
     axis = axes[0, 0]
+    names = ("baseline", "prediction", "resnet", "lesion", "synthetic")
+    colours = [COLOURS[name] for name in names]
     for number, (name, part) in enumerate(history.groupby("arm", sort=False)):
-        paint = (COLOURS["baseline"], COLOURS["prediction"], COLOURS["synthetic"])[number % 3]
+        paint = colours[number % len(colours)]
         for _, run in part.groupby("seed"):
             axis.plot(run.validation_cross_entropy, run.validation_dice, lw=0.8, color=paint)
             axis.plot(run.validation_cross_entropy.iloc[-1], run.validation_dice.iloc[-1], "o",
@@ -186,7 +188,9 @@ def plot_study(trials: pd.DataFrame) -> Figure:
                             edgecolor="white", label=state.lower())  # fmt: skip
     axis.set(xlabel="residual units", ylabel="numbers in the last layer", yscale="log")
     axis.set_xticks(sorted(trials.units.unique()))
+    axis.set_yticks(sorted(trials.vector.unique()), minor=False)
     axis.yaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
     figure.colorbar(dots, ax=axis, label="validation Dice")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
