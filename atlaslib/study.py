@@ -121,7 +121,7 @@ def search(
 def trials_table(study: optuna.Study) -> pd.DataFrame:
     """One row per trial that ended: trial, units, vector, dice (the best reached), epochs, state.
 
-    A trial that the search drew a second time gave the same numbers, and is left out.
+    Of trials with the same numbers, the last: a search may draw a pruned one again and end it.
     """
     rows = []
     for trial in study.trials:
@@ -130,7 +130,7 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
             rows.append({"trial": trial.number, **trial.params, "dice": max(reached.values()),
                          "epochs": len(reached), "state": trial.state.name})  # fmt: skip
     table = pd.DataFrame(rows, columns=["trial", "units", "vector", "dice", "epochs", "state"])
-    return table.drop_duplicates(["units", "vector"], ignore_index=True)
+    return table.drop_duplicates(["units", "vector"], keep="last", ignore_index=True)
 
 
 def save(study: optuna.Study, cohort: Cohort, profile: str, folder: Path) -> None:

@@ -188,7 +188,7 @@ def plot_study(trials: pd.DataFrame) -> Figure:
                             edgecolor="white", label=state.lower())  # fmt: skip
     axis.set(xlabel="residual units", ylabel="numbers in the last layer", yscale="log")
     axis.set_xticks(sorted(trials.units.unique()))
-    axis.set_yticks(sorted(trials.vector.unique()), minor=False)
+    axis.set_yticks(sorted(trials.vector.unique()))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     figure.colorbar(dots, ax=axis, label="validation Dice")
