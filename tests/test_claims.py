@@ -140,3 +140,15 @@ def test_effects_come_from_the_arms_that_are_there():
     assert set(effects) == {"C1", "C2", "C3"}
     assert effects["C1"].value == pytest.approx(0.4)
     assert effects["C2"].value == pytest.approx(0)
+
+
+def test_trainings_tested_on_the_same_people_do_not_multiply_them():
+    """People differ and trainings do not: five of these know no more than one."""
+    rng = np.random.default_rng(0)
+    people = pd.DataFrame({"subject": [f"s{n}" for n in range(24)], "session": "t01"})
+    people["dice"] = rng.normal(0.2, 0.1, len(people))
+    first = pd.concat([people.assign(seed=seed) for seed in range(5)], ignore_index=True)
+    found = difference(first, first.assign(dice=0.0))
+    alone = difference(people, people.assign(dice=0.0))
+    assert found.value == pytest.approx(alone.value)
+    assert found.high - found.low == pytest.approx(alone.high - alone.low, rel=0.1)
