@@ -176,10 +176,9 @@ def _study(options: argparse.Namespace) -> None:
     from atlaslib import study
 
     cohort = atlaslib.open_cohort(options.data, options.profile)
-    found = study.search(cohort, options.profile, options.trials)
+    table = study.trials_table(study.search(cohort, options.profile, options.trials))
     folder = options.out or atlaslib.home() / "studies"
-    study.save(found, cohort, options.profile, folder)
-    table = study.trials_table(found)
+    study.save(table, cohort, options.profile, folder)
     print(table.sort_values("dice", ascending=False).head(10).to_string(index=False))
     print(f"{len(table)} trials; the table: {folder}")
 

@@ -144,31 +144,32 @@ def difference(
         raise ValueError(f"{len(first)} and {len(second)} scans, of which {len(pairs)} agree")
     change = pairs[column] - pairs[f"{column}_second"]
     scale = float(pairs[f"{column}_second"].mean()) if relative else 1.0
-    seeds = pairs.seed if "seed" in pairs else None
-    if seeds is not None and _same_subjects(pairs):
-        mean, low, high = _crossed(change / scale, pairs)
-    else:
-        mean, low, high = bootstrap_mean(change / scale, pairs.subject, seeds)
-    count = 1 if seeds is None else int(seeds.nunique())
+    mean, low, high = _interval(pairs.assign(change=change / scale), "change")
+    count = int(pairs.seed.nunique()) if "seed" in pairs else 1
     return Effect(mean, low, high, int(pairs.subject.nunique()), count)
 
 
-def _same_subjects(pairs: pd.DataFrame) -> bool:
-    counts = pairs.groupby(["seed", "subject"]).size().unstack()
-    return len(counts) > 1 and bool((counts == counts.iloc[0]).all(axis=None))
+def _interval(table: pd.DataFrame, column: str) -> tuple[float, float, float]:
+    """Mean and 95 % interval, by what the seeds share.
 
-
-def _crossed(change: pd.Series, pairs: pd.DataFrame) -> tuple[float, float, float]:
-    """Mean and 95 % interval; seeds and subjects are drawn independently of each other."""
-    by = change.groupby([pairs.seed, pairs.subject])
-    sums, counts = (part.unstack().to_numpy() for part in (by.sum(), by.count()))
+    Where each seed has test subjects of its own, seeds are drawn and then the subjects of each.
+    Where all seeds test the same subjects, that would count every subject once for each seed, so
+    seeds and subjects are drawn independently of each other.
+    """
+    if "seed" not in table:
+        return bootstrap_mean(table[column], table.subject)
+    cells = table.groupby(["seed", "subject"])[column].agg(["sum", "count"]).unstack()
+    counts = cells["count"].to_numpy()
+    if len(counts) == 1 or not (counts == counts[0]).all():
+        return bootstrap_mean(table[column], table.subject, table.seed)
+    sums = cells["sum"].to_numpy()
     generator = np.random.default_rng(0)
-    means = []
-    for _ in range(2000):
-        drawn = np.ix_(*(generator.integers(size, size=size) for size in sums.shape))
-        means.append(sums[drawn].sum() / counts[drawn].sum())
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(change.mean()), float(low), float(high)
+    seeds, subjects = (  # how often each is drawn, (2000, n)
+        generator.multinomial(size, np.full(size, 1 / size), 2000) for size in sums.shape
+    )
+    totals, numbers = (((seeds @ part) * subjects).sum(1) for part in (sums, counts))
+    low, high = np.quantile(totals / numbers, [0.025, 0.975])
+    return float(table[column].mean()), float(low), float(high)
 
 
 def effects_of(table: pd.DataFrame) -> dict[str, Effect]:
@@ -207,7 +208,7 @@ def levels(scans: pd.DataFrame, arms: Iterable[str], column: str = "dice") -> pd
     rows = []
     for arm in arms:
         part = scans[scans.arm == arm]
-        rows.append((arm, *bootstrap_mean(part[column], part.subject, part.seed)))
+        rows.append((arm, *_interval(part, column)))
     return pd.DataFrame(rows, columns=["arm", "value", "low", "high"])
 
 

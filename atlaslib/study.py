@@ -133,10 +133,9 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
     return table.drop_duplicates(["units", "vector"], keep="last", ignore_index=True)
 
 
-def save(study: optuna.Study, cohort: Cohort, profile: str, folder: Path) -> None:
-    """Write :func:`trials_table` as ``PROFILE_study.csv``, with its provenance beside it."""
+def save(trials: pd.DataFrame, cohort: Cohort, profile: str, folder: Path) -> None:
+    """Write a :func:`trials_table` as ``PROFILE_study.csv``, with its provenance beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    trials = trials_table(study)
     path = folder / f"{profile}_study.csv"
     write_aside(path, lambda name: trials.to_csv(name, index=False))
     write_json(path.with_suffix(".json"), provenance(cohort, profile))

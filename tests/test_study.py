@@ -68,7 +68,7 @@ def test_another_fault_ends_the_search(cohort, trials, monkeypatch):
 
 def test_a_saved_table_says_where_it_comes_from(cohort, trials, tmp_path):
     found = study.open_study(study.journal(cohort, "smoke"))
-    study.save(found, cohort, "smoke", tmp_path / "new")
+    study.save(study.trials_table(found), cohort, "smoke", tmp_path / "new")
     again = pd.read_csv(tmp_path / "new" / "smoke_study.csv")
     pd.testing.assert_frame_equal(again, study.trials_table(found))
     assert outdated(json.loads((tmp_path / "new" / "smoke_study.json").read_text())) == []

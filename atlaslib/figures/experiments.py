@@ -82,8 +82,7 @@ def plot_paths(history: pd.DataFrame, base_loss: float | None = None) -> Figure:
     """
     figure, axes = panels(1, 1, width=6.6, height=3.9)
     axis = axes[0, 0]
-    names = ("baseline", "prediction", "resnet", "lesion", "synthetic")
-    colours = [COLOURS[name] for name in names]
+    colours = [COLOURS[c] for c in ("baseline", "prediction", "resnet", "lesion", "synthetic")]
     for number, (name, part) in enumerate(history.groupby("arm", sort=False)):
         paint = colours[number % len(colours)]
         for _, run in part.groupby("seed"):
