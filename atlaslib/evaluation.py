@@ -51,18 +51,30 @@ NEIGHBOUR_GAP = 3  # slices, and so mm: a pixel of the quick profile
 NO_LESION = -20.0  # the logit given to what lies outside the window
 
 
-def shrink(images: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+def shrink(
+    images: torch.Tensor, recipe: Recipe, mirrored: torch.Tensor | None = None
+) -> torch.Tensor:
     """(N, C, 232, 196) to what the recipe's model sees, ``(N, C, *recipe.input_size())`` float32.
 
-    The window is cut out, padded with zeros at the bottom and right, and blocks of
-    that many pixels square are averaged.
+    The window is cut out, padded with zeros at the bottom and right, and blocks of ``downsample``
+    pixels square are averaged. The slices at the positions ``mirrored`` change left and right.
     """
-    if recipe.window:
+    if recipe.window:  # as far from the left edge as from the right one
         (above, left), (height, width) = WINDOW, recipe.field_of_view()
         images = images[..., above : above + height, left : left + width]
-    rows, columns = (n * recipe.downsample for n in recipe.input_size())
-    padded = F.pad(images, (0, columns - images.shape[-1], 0, rows - images.shape[-2])).float()
-    return F.avg_pool2d(padded, recipe.downsample) if recipe.downsample > 1 else padded
+    if mirrored is not None:
+        turned = images.index_select(0, mirrored).flip(-1)
+        images = images.index_copy(0, mirrored, turned)
+    block = recipe.downsample
+    rows, columns = (n * block for n in recipe.input_size())
+    x = F.pad(images, (0, columns - images.shape[-1], 0, rows - images.shape[-2])).float()
+    if block == 1:
+        return x
+    # rows first, then columns: F.avg_pool2d takes three times as long on a CPU
+    for axis in (-2, -1):
+        first, *others = x.unflatten(axis, (-1, block)).unbind(axis)
+        x = sum(others, first)
+    return x / block**2
 
 
 def grow(logits: torch.Tensor, recipe: Recipe) -> torch.Tensor:

@@ -116,7 +116,7 @@ _TODAY: dict[str, Value] = {
     "decay": True,
 }
 _TODAY_QUICK: dict[str, Value] = {
-    "width": 8, "levels": 4, "batch_size": 4, "learning_rate": 0.0025, "pos_weight": 5.0,
+    "width": 5, "levels": 4, "batch_size": 4, "learning_rate": 0.0025, "pos_weight": 5.0,
 }  # fmt: skip
 
 _RECIPES: dict[tuple[str, str], dict[str, Value]] = {
@@ -129,11 +129,11 @@ _RECIPES: dict[tuple[str, str], dict[str, Value]] = {
     ("resnet", "quick"): _QUICK | {"width": 8, "epochs": 3},
     ("resnet", "smoke"): _SMOKE | {"width": 2},
     # our own, not the paper's: what one would build today
-    ("residual_unet", "paper"): _TODAY | {"width": 32, "levels": 5, "batch_size": 50},
+    ("residual_unet", "paper"): _TODAY | {"width": 8, "levels": 5, "batch_size": 50},
     ("residual_unet", "quick"): _QUICK | _TODAY | _TODAY_QUICK,
     ("residual_unet", "smoke"): _SMOKE | _TODAY | {"width": 4, "levels": 3},
     # MONAI's network in its place
-    ("dynunet", "paper"): _TODAY | {"width": 32, "levels": 5, "batch_size": 50},
+    ("dynunet", "paper"): _TODAY | {"width": 8, "levels": 5, "batch_size": 50},
     ("dynunet", "quick"): _QUICK | _TODAY | _TODAY_QUICK,
     ("dynunet", "smoke"): _SMOKE | _TODAY | {"width": 4, "levels": 3},
     # nothing to learn but the base rate, which is counted over all slices

@@ -240,7 +240,6 @@ class SliceDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.cohort = cohort
         for scan in cohort:
             _refuse(scan)
-        brain_mask()  # once, before the threads ask for it together
         with ThreadPoolExecutor(_WORKERS) as pool:
             stored = pool.map(_store, cohort)
             self._paths = list(

@@ -30,7 +30,7 @@ from atlaslib.runs import (
 )
 from atlaslib.splits import VALIDATION
 from atlaslib.state import Bar, State
-from atlaslib.steps import Trainee, TrainingError, peak_memory_mb
+from atlaslib.steps import Trainee, TrainingError, denormals_as_zero, peak_memory_mb
 from atlaslib.world import World, joined
 
 
@@ -91,7 +91,7 @@ def train(
             start(folder, recipe, experiment_key(recipe, cohort, model))
         world.wait()
         if not (folder / "provenance.json").is_file():
-            with locked(folder) if world.first else contextlib.nullcontext():
+            with locked(folder) if world.first else contextlib.nullcontext(), denormals_as_zero():
                 _train(
                     folder, recipe, cohort, model, world, progress and world.first, tensorboard,
                     after_epoch,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import nibabel as nib
@@ -221,9 +222,17 @@ def read_scan(scan: Scan) -> Volume:
     return Volume(t1.voxels.astype(np.float32), mask, t1.affine)
 
 
-@lru_cache(maxsize=1)
+_BRAIN = Lock()
+
+
 def brain_mask() -> np.ndarray:
     """The MNI152 template's brain, (197, 233, 189) bool, as nilearn ships it."""
+    with _BRAIN:  # threads that ask for it together wait for the first
+        return _brain_mask()
+
+
+@cache
+def _brain_mask() -> np.ndarray:
     from nilearn.datasets import load_mni152_brain_mask  # slow to import
 
     mask = np.asarray(load_mni152_brain_mask(resolution=1).dataobj) > 0

@@ -34,7 +34,7 @@ from atlaslib.batches import epoch_batches, epoch_order
 from atlaslib.cohort import write_aside
 from atlaslib.evaluation import best_device, fast_layout, half_precision, shrink
 from atlaslib.state import State
-from atlaslib.steps import Trainee
+from atlaslib.steps import Trainee, denormals_as_zero
 from atlaslib.world import World
 from data import DEPTH, cut, machine, monai_volumes
 
@@ -95,8 +95,9 @@ def atlaslib(given: Given) -> Run:
     batches = zip(trainee.batches.of(given.rows), given.flips, strict=True)
 
     def run(steps: int) -> None:
-        for (images, masks), mirrored in itertools.islice(batches, steps):
-            state.took(trainee.step(images, masks, mirrored))
+        with denormals_as_zero():
+            for (images, masks), mirrored in itertools.islice(batches, steps):
+                state.took(trainee.step(images, masks, mirrored))
 
     return run
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from atlaslib import claims
 from atlaslib.arms import WALK, WALK_BACK, arms
 from atlaslib.experiments import forward_gflop
@@ -46,9 +48,10 @@ def test_paper_arms_have_the_papers_rate_and_batch():
     assert arms("paper")["baseline"].batch_size == 100
 
 
-def test_a_model_of_today_costs_less_than_the_papers_resnet():
+@pytest.mark.parametrize("profile", ["quick", "paper"])
+def test_a_model_of_today_costs_less_than_the_papers_resnet(profile):
     """Operations of training: mirror images are averaged in tests alone."""
-    table = arms("quick")
+    table = arms(profile)
     cost = {
         name: forward_gflop(dataclasses.replace(table[name], average_mirrored=False))
         * table[name].epochs

@@ -152,6 +152,15 @@ def test_a_function_is_told_of_each_epoch_and_may_end_the_run(cohort, tmp_path):
     assert seen == [1, 2]
 
 
+def test_denormal_numbers_count_as_zero_in_training_alone(cohort, tmp_path):
+    tiny = torch.tensor(2e-38)  # the smallest number of full precision is 1.2e-38
+    within = []
+    train(RECIPE, cohort, tmp_path / "run", progress=False,
+          after_epoch=lambda row: within.append(float(tiny / 10)))  # fmt: skip
+    assert within == [0, 0]
+    assert tiny / 10 > 0
+
+
 def test_patience_ends_a_run_that_no_longer_improves(cohort, tmp_path):
     # a rate of 0 cannot improve anything after the first epoch
     chosen = recipe("baseline", "smoke", epochs=9, patience=2, learning_rate=0.0, dropout=0.0)

@@ -8,19 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-GROUPS = 4  # of channels, each normalised by itself
-
 
 class Block(nn.Module):
     """Two 3x3 convolutions, each normalised, and the input added before the last activation.
 
-    Group normalisation looks at one slice alone: a scanner with another contrast does not meet
-    the statistics of the training set's scanners.
+    Instance normalisation looks at one channel of one slice alone: a scanner with another contrast
+    does not meet the statistics of the training set's scanners.
 
     Parameters
     ----------
     channels_in, channels_out : int
-        The second divisible by 4.
     stride : int
         Of the first convolution; the shortcut averages blocks as large.
     """
@@ -28,9 +25,9 @@ class Block(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.GroupNorm(GROUPS, channels_out)
+        self.norm1 = nn.InstanceNorm2d(channels_out, affine=True)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.norm2 = nn.GroupNorm(GROUPS, channels_out)
+        self.norm2 = nn.InstanceNorm2d(channels_out, affine=True)
         self.shortcut = nn.Sequential()
         if stride > 1:  # not a 1x1 convolution with a stride: it would skip three pixels of four
             self.shortcut.append(nn.AvgPool2d(stride, ceil_mode=True))
@@ -51,7 +48,7 @@ class ResidualUNet(nn.Module):
     Parameters
     ----------
     width : int
-        Channels at full size, divisible by 4; twice as many at each smaller size.
+        Channels at full size; twice as many at each smaller size.
     levels : int
         Sizes, each half the one before.
     channels : int
