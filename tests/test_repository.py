@@ -16,6 +16,7 @@ import links
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,6 +91,17 @@ def test_constraints_are_plain_exact_versions() -> None:
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     assert pins()["torch"] == "2.13.0"
     assert re.findall(r"://|^-|\+|^(?:nvidia|triton)", text, re.MULTILINE) == []
+
+
+def test_every_pin_installs_on_the_oldest_python_that_is_promised() -> None:
+    """3.11.0, as Debian's 3.11.2 is: some packages ask for a later 3.11."""
+    oldest = f"{PROJECT['requires-python'].removeprefix('>=')}.0"
+    refuse = {}
+    for package in importlib.metadata.distributions():
+        needs = package.metadata["Requires-Python"] or ""
+        if canonicalize_name(package.name) in pins() and not SpecifierSet(needs).contains(oldest):
+            refuse[package.name] = needs
+    assert refuse == {}
 
 
 def test_this_environment_is_the_pinned_one() -> None:
