@@ -18,6 +18,9 @@ from atlaslib.archives import unpack
 
 OPENSSL = shutil.which("openssl")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
+needs_filter = pytest.mark.skipif(
+    not hasattr(tarfile, "data_filter"), reason="below Python 3.11.4 nothing is unpacked"
+)
 KEY = "pass word$1 'ü'"
 FILES = {
     "ATLAS/Site1/031840/t01/a.nii.gz": random.Random(0).randbytes(300_000),

@@ -15,6 +15,7 @@ from archived import (
     WAYS,
     content,
     locked,
+    needs_filter,
     needs_openssl,
     packed,
     refused,
@@ -24,6 +25,8 @@ from archived import (
 
 from atlaslib import DataError, archives
 from atlaslib.archives import is_encrypted, read_key, unpack
+
+pytestmark = needs_filter
 
 
 @pytest.fixture

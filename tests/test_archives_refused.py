@@ -21,6 +21,7 @@ from archived import (
     WAYS,
     content,
     locked,
+    needs_filter,
     needs_openssl,
     packed,
     refused,
@@ -30,6 +31,8 @@ from archived import (
 
 from atlaslib import DataError
 from atlaslib.archives import unpack
+
+pytestmark = needs_filter
 
 # --- hostile archives ---------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import nibabel as nib
 import pandas as pd
 import pytest
+from archived import packed
 
 from atlaslib.__main__ import main
 
@@ -22,6 +23,14 @@ def test_train_evaluate_predict(cohort, tmp_path, capsys):
     assert nib.load(mask).shape == (197, 233, 189)
     assert main(["predict", str(run), str(cohort[0].t1), str(mask)]) == 1  # not overwritten
     assert "exists already" in capsys.readouterr().err
+
+
+def test_a_python_that_cannot_unpack_safely_unpacks_nothing(tmp_path, monkeypatch, capsys):
+    """3.11.2, Debian's, lacks tarfile's filters."""
+    monkeypatch.delattr("tarfile.data_filter", raising=False)
+    assert main(["unpack", str(packed(tmp_path, "tar")), str(tmp_path / "out")]) == 1
+    assert "needs Python 3.11.4 or later" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
