@@ -89,7 +89,8 @@ def test_the_bar_says_all_in_one_line(state, monkeypatch):
     assert "slice" in last
 
 
-def test_a_log_file_gets_a_line_an_epoch_and_no_more(cohort, tmp_path, capsys):
+def test_a_log_file_gets_a_line_an_epoch_and_no_more(cohort, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)  # on a slow machine it draws in between
     train(RECIPE, cohort, out=tmp_path / "run", progress=True)
     out, err = capsys.readouterr()
     assert [line[:13] for line in out.splitlines()[1:]] == [f"baseline {i}/4:" for i in range(1, 5)]
