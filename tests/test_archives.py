@@ -26,8 +26,6 @@ from archived import (
 from atlaslib import DataError, archives
 from atlaslib.archives import is_encrypted, read_key, unpack
 
-pytestmark = needs_filter
-
 
 @pytest.fixture
 def fake_openssl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -46,6 +44,7 @@ def fake_openssl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @needs_openssl
 @pytest.mark.parametrize(("kind", "digest"), WAYS)
+@needs_filter
 def test_opens_what_was_locked(kind, digest, tmp_path):
     archive = locked(packed(tmp_path, kind), digest)
     assert is_encrypted(archive)
@@ -55,6 +54,7 @@ def test_opens_what_was_locked(kind, digest, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "tar", "zip"])
+@needs_filter
 def test_plain_archives_need_neither_key_nor_openssl(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     archive = packed(tmp_path, kind)
@@ -64,6 +64,7 @@ def test_plain_archives_need_neither_key_nor_openssl(kind, tmp_path, monkeypatch
 
 
 @needs_openssl
+@needs_filter
 def test_a_tar_is_never_on_the_disk_and_a_zip_in_the_part_alone(tmp_path, monkeypatch):
     places = []
     real = archives.tempfile.TemporaryFile
@@ -80,12 +81,14 @@ def test_a_tar_is_never_on_the_disk_and_a_zip_in_the_part_alone(tmp_path, monkey
     assert places[0].name.startswith(".zip.")
 
 
+@needs_filter
 def test_the_folder_is_as_open_as_any_other(tmp_path):
     (tmp_path / "usual").mkdir()
     unpack(packed(tmp_path, "tar"), tmp_path / "out", progress=False)
     assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
+@needs_filter
 def test_an_empty_folder_and_a_link_to_one_are_filled(tmp_path):
     archive = packed(tmp_path, "tar.gz")
     (tmp_path / "elsewhere").mkdir()
@@ -95,6 +98,7 @@ def test_an_empty_folder_and_a_link_to_one_are_filled(tmp_path):
     assert (tmp_path / "link").is_symlink()
 
 
+@needs_filter
 def test_files_of_macos_are_left_out(tmp_path):
     extra = ["ATLAS/._b.csv", "__MACOSX/ATLAS/b.csv"]
     unpack(tarred(tmp_path / "a.tar", map(tarfile.TarInfo, extra)), tmp_path / "a", progress=False)
@@ -102,6 +106,7 @@ def test_files_of_macos_are_left_out(tmp_path):
     assert content(tmp_path / "a") == content(tmp_path / "b") == FILES
 
 
+@needs_filter
 def test_a_hard_link_to_a_member_is_kept(tmp_path):
     link = tarfile.TarInfo("ATLAS/same.csv")
     link.type, link.linkname = tarfile.LNKTYPE, "ATLAS/Site2/b.csv"
@@ -110,6 +115,7 @@ def test_a_hard_link_to_a_member_is_kept(tmp_path):
 
 
 @needs_openssl
+@needs_filter
 def test_the_bar_counts_the_archive(tmp_path, capsys):
     unpack(locked(packed(tmp_path, "tar.gz"), "md5"), tmp_path / "out", KEY)
     shown = capsys.readouterr().err
@@ -122,6 +128,7 @@ def test_the_bar_counts_the_archive(tmp_path, capsys):
 
 @needs_openssl
 @pytest.mark.parametrize("digest", ["md5", "sha256"])
+@needs_filter
 def test_wrong_keys(digest, tmp_path):
     archive = locked(packed(tmp_path, "tar.gz"), digest)
     for number in range(10):
@@ -131,6 +138,7 @@ def test_wrong_keys(digest, tmp_path):
 
 
 @needs_openssl
+@needs_filter
 def test_garbage_is_known_without_a_word_from_openssl(tmp_path, monkeypatch):
     """As with one wrong key in 256: the padding is right by chance, and openssl content."""
     (tmp_path / "bin").mkdir()
@@ -142,6 +150,7 @@ def test_garbage_is_known_without_a_word_from_openssl(tmp_path, monkeypatch):
 
 
 @needs_openssl
+@needs_filter
 def test_the_key_is_in_neither_arguments_nor_environment(tmp_path, fake_openssl, monkeypatch):
     monkeypatch.setenv("ATLAS_KEY", KEY)
     archive = locked(packed(tmp_path, "tar.gz"), "md5")
@@ -152,6 +161,7 @@ def test_the_key_is_in_neither_arguments_nor_environment(tmp_path, fake_openssl,
     assert KEY not in seen
 
 
+@needs_filter
 def test_openssl_missing(tmp_path, monkeypatch):
     archive = tmp_path / "a"
     archive.write_text("U2FsdGVkX18AAAAA\n")

@@ -96,10 +96,10 @@ def test_constraints_are_plain_exact_versions() -> None:
 def test_every_pin_installs_on_the_oldest_python_that_is_promised() -> None:
     """3.11.0, as Debian's 3.11.2 is: some packages ask for a later 3.11."""
     oldest = f"{PROJECT['requires-python'].removeprefix('>=')}.0"
-    refuse = {}
+    pinned, refuse = pins(), {}
     for package in importlib.metadata.distributions():
         needs = package.metadata["Requires-Python"] or ""
-        if canonicalize_name(package.name) in pins() and not SpecifierSet(needs).contains(oldest):
+        if canonicalize_name(package.name) in pinned and not SpecifierSet(needs).contains(oldest):
             refuse[package.name] = needs
     assert refuse == {}
 
