@@ -52,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     train = commands.add_parser("train", help="train a model; resumes by itself")
-    train.add_argument("name", metavar="NAME", help="baseline, resnet or zero")
+    names = "baseline, resnet, residual_unet, dynunet or zero"
+    train.add_argument("name", metavar="NAME", help=names)
     train.add_argument("--profile", default="quick", metavar="smoke|quick|paper")
     train.add_argument("--data", type=Path, required=True, metavar="DIR")
     train.add_argument("--out", type=Path, required=True, metavar="RUN")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,6 +18,7 @@ from atlaslib.models import build_model, count_parameters
 from atlaslib.recipes import Recipe
 
 _BYTES = 4  # of a float32 number
+_PEAK = 1.2  # a step's memory at its peak, by what it keeps for the backward pass: at least so much
 _COPIES = 4  # of each parameter: itself, its gradient, and Adam's two running means
 
 
@@ -49,6 +52,20 @@ def saved_for_backward(model: nn.Module, x: torch.Tensor) -> int:
 def fixed_bytes(model: nn.Module) -> int:
     """Bytes that training needs whatever the batch: weights, gradients, Adam's two means."""
     return _COPIES * _BYTES * count_parameters(model)
+
+
+def fits_into_memory(model: nn.Module, x: torch.Tensor) -> int:
+    """How many slices at once a step on the CPU has memory for, judged by a few of them.
+
+    Parameters
+    ----------
+    model : torch.nn.Module on the CPU; a copy of it is tried
+    x : (N, C, H, W) float32, the few
+    """
+    with torch.random.fork_rng(devices=[]):
+        each = _PEAK * saved_for_backward(copy.deepcopy(model).train(), x) / len(x)
+    free = psutil.virtual_memory().available - fixed_bytes(model)
+    return max(0, int(free / max(each, 1)))
 
 
 def step_cost(recipe: Recipe, steps: int = 3) -> dict[str, float]:

@@ -67,10 +67,11 @@ def shrink(
         images = images.index_copy(0, mirrored, turned)
     block = recipe.downsample
     rows, columns = (n * block for n in recipe.input_size())
-    x = F.pad(images, (0, columns - images.shape[-1], 0, rows - images.shape[-2])).float()
+    x = F.pad(images, (0, columns - images.shape[-1], 0, rows - images.shape[-2]))
     if block == 1:
-        return x
-    # rows first, then columns: F.avg_pool2d takes three times as long on a CPU
+        return x.float()
+    if x.dtype == torch.uint8:  # 16 bits hold sums of up to 11 x 11 of them
+        x = x.to(torch.int16)
     for axis in (-2, -1):
         first, *others = x.unflatten(axis, (-1, block)).unbind(axis)
         x = sum(others, first)
@@ -100,7 +101,6 @@ def with_neighbours(rows: np.ndarray, recipe: Recipe) -> np.ndarray:
     return scan * GRID[2] + np.clip(z + np.arange(-reach, reach + 1, NEIGHBOUR_GAP), 0, GRID[2] - 1)
 
 
-@torch.inference_mode()
 def slice_logits(
     model: nn.Module, images: torch.Tensor, recipe: Recipe, chosen: Sequence[int] | None = None
 ) -> torch.Tensor:
@@ -120,15 +120,21 @@ def slice_logits(
     (n, 232, 196) float32 on the same device
     """
     rows = np.arange(len(images)) if chosen is None else np.asarray(chosen)
+    return torch.cat(list(_logit_parts(model, images, recipe, rows)))
+
+
+@torch.inference_mode()
+def _logit_parts(
+    model: nn.Module, images: torch.Tensor, recipe: Recipe, rows: np.ndarray
+) -> Iterator[torch.Tensor]:
+    """As :func:`slice_logits`, some slices after others."""
     stacks = torch.from_numpy(with_neighbours(rows, recipe)).to(images.device)
-    parts = []
     for stack in stacks.split(_AT_ONCE):
         x = shrink(images[stack], recipe) / 255
         logits = model(x).float()
         if recipe.average_mirrored:
             logits = (logits + model(x.flip(3)).float().flip(3)) / 2
-        parts.append(grow(logits, recipe).squeeze(1))
-    return torch.cat(parts)
+        yield grow(logits, recipe).squeeze(1)
 
 
 def counts(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -201,7 +207,10 @@ def validate(
     found = []
     for position in positions:
         images, masks = (x.to(device, non_blocking=True) for x in slices.scan(position))
-        found.append(counts(slice_logits(model, images, recipe), masks))
+        logits = _logit_parts(model, images, recipe, np.arange(len(images)))
+        # part by part, while they are in the processor's cache
+        parts = zip(logits, masks.split(_AT_ONCE), strict=True)
+        found.append(torch.cat([counts(*part) for part in parts]))
     own = own_slices(slices.table, recipe, part).reshape(-1, GRID[2])
     return [  # read when all is computed: a GPU need not wait between scans
         score(values.cpu().numpy()[own[position]], recipe.pos_weight)

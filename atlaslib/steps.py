@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from atlaslib.augment import augment
 from atlaslib.batches import Batches, epoch_order
 from atlaslib.cohort import Cohort
+from atlaslib.cost import fits_into_memory
 from atlaslib.evaluation import best_device, fast_layout, half_precision, shrink
 from atlaslib.models import build_model
 from atlaslib.recipes import Recipe
@@ -85,6 +86,8 @@ class Trainee:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half is torch.float16)
         self.weight = torch.tensor(recipe.pos_weight, device=self.device)
         self.batches = Batches(self.slices, self.device, recipe)
+        if self.device.type == "cpu":
+            self._foresee_memory()
         if self.progress:
             tqdm.write(f"{self.device.type}: {self.batches.where}", file=sys.stdout)
 
@@ -112,10 +115,10 @@ class Trainee:
         try:
             loss = self._gradients(x, y)
         except RuntimeError as error:
-            if "out of memory" not in str(error) and "not enough memory" not in str(error):
+            if not _lacks_memory(error):
                 raise
         if loss is None:  # only here has the failed attempt given its memory back
-            raise TrainingError(self._too_large(len(x)))
+            raise TrainingError(self._too_large(self.recipe.micro_batch or len(x)))
         self.scaler.unscale_(self.optimiser)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.scaler.step(self.optimiser)
@@ -151,25 +154,48 @@ class Trainee:
             loss = loss + 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
         return loss
 
+    def _foresee_memory(self) -> None:
+        """Refuse what the computer lacks memory for: it would end the program without a word."""
+        size = self.recipe.micro_batch or self.recipe.batch_size // self.world.size
+        try:
+            fits = fits_into_memory(self.model, self._zeros(2)) // self.world.size
+        except RuntimeError as error:
+            if not _lacks_memory(error):
+                raise
+            fits = 0
+        if fits < size:
+            raise TrainingError(self._does_not_fit(size, fits))
+
+    def _zeros(self, count: int) -> torch.Tensor:
+        """Empty slices, as the model takes them."""
+        channels = 1 + 2 * self.recipe.neighbours
+        return torch.zeros(count, channels, *self.recipe.input_size(), device=self.device)
+
     def _too_large(self, size: int) -> str:
         """Which smaller part of a batch would fit, found by trying."""
-        rows, columns = self.recipe.input_size()
-        fits = (self.recipe.micro_batch or size) // 2
+        fits = size // 2
         while fits > 0:
             self.optimiser.zero_grad(set_to_none=True)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             try:
-                channels = 1 + 2 * self.recipe.neighbours
-                x = torch.zeros(fits, channels, rows, columns, device=self.device)
+                x = self._zeros(fits)
                 self._gradients(x, x[:, :1])
                 break
             except RuntimeError:
                 fits //= 2
-        text = f"{size} slices at once do not fit into the memory of this {self.device.type}"
+        return self._does_not_fit(size, fits)
+
+    def _does_not_fit(self, size: int, fits: int) -> str:
+        where = "GPU" if self.device.type == "cuda" else "computer"
+        text = f"{size} slices at once do not fit into the memory of this {where}"
         if not fits:
             return f"{text}, and neither does a single one"
         return f"{text}; {fits} would: set micro_batch={fits}, which adds up their gradients"
+
+
+def _lacks_memory(error: RuntimeError) -> bool:
+    return "out of memory" in str(error) or "not enough memory" in str(error)
 
 
 def set_prior(model: nn.Module, slices: SliceDataset, recipe: Recipe) -> None:

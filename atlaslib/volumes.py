@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,8 @@ from atlaslib.cohort import DataError, Scan, read_bytes
 GRID = (197, 233, 189)  # voxels of 1 mm in MNI space: x to the right, y forward, z up
 ORIGIN = (-98.0, -134.0, -72.0)  # mm: the centre of the first voxel, as in nilearn's MNI152
 HALF_A_VOXEL = 0.5  # mm: a smaller difference moves no voxel onto another
+
+_AT_MOST = 2**28  # bytes that are taken on the word of a compressed file's last four
 
 # What nibabel raises on what is no image, or has less data than its header says.
 _NO_IMAGE = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError)
@@ -64,8 +67,7 @@ def read_image(path: Path, space: str = "MNI") -> Image:
     """
     content = read_bytes(path)
     try:
-        # in one piece: other threads run meanwhile, as it frees the interpreter
-        content = igzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        content = _unzipped(content) if content[:2] == b"\x1f\x8b" else content
     except (OSError, EOFError, isal_zlib.IsalError) as error:  # type: ignore[misc]
         raise DataError(f"{path}: damaged or cut short ({error})", "unreadable") from None
     try:
@@ -86,6 +88,17 @@ def read_image(path: Path, space: str = "MNI") -> Image:
     if space == "MNI":
         _check_grid(path, voxels.shape, image.affine)
     return Image(path, voxels, image.affine, oriented)
+
+
+def _unzipped(content: bytes) -> bytes:
+    """What a gzip file holds, read into memory of the size that its last four bytes give.
+
+    That is the size of the last of its parts; nearly always there is but one.
+    """
+    size = min(int.from_bytes(content[-4:], "little"), _AT_MOST)
+    with igzip.open(io.BytesIO(content)) as file:
+        first, rest = file.read(size), file.read()
+    return first + rest if rest else first
 
 
 def _without_copy(image: nib.Nifti1Image, content: bytes) -> nib.Nifti1Image:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import psutil
 import pytest
 import torch
 from torch import nn
 
-from atlaslib.cost import batch_costs, fixed_bytes, saved_for_backward, step_cost
+from atlaslib.cost import (
+    batch_costs,
+    fits_into_memory,
+    fixed_bytes,
+    saved_for_backward,
+    step_cost,
+)
 from atlaslib.recipes import recipe
 
 SMALL = recipe("baseline", "smoke", width=2)
@@ -26,6 +33,22 @@ def test_a_tensor_saved_by_two_layers_counts_once():
 
 def test_fixed_part_is_four_numbers_of_four_bytes_a_parameter():
     assert fixed_bytes(nn.Linear(7, 5)) == 16 * (7 * 5 + 5)
+
+
+def test_as_many_slices_fit_as_the_free_memory_has_room_for(monkeypatch):
+    model = nn.Sequential(nn.Linear(7, 5), nn.ReLU())
+    for free, fits in ((0, 0), (fixed_bytes(model) + 58 * 10, 10), (1e9, 1e9 // 58)):
+        room = psutil.virtual_memory()._replace(available=int(free))
+        monkeypatch.setattr(psutil, "virtual_memory", lambda room=room: room)
+        assert fits_into_memory(model, torch.rand(2, 7)) == pytest.approx(fits, rel=0.01)
+
+
+def test_to_judge_memory_changes_nothing():
+    model = nn.Sequential(nn.BatchNorm1d(7), nn.Dropout(), nn.Linear(7, 5)).eval()
+    x, before, random = torch.rand(2, 7), model(torch.ones(1, 7)), torch.get_rng_state()
+    fits_into_memory(model, x)
+    assert torch.equal(random, torch.get_rng_state())
+    assert torch.equal(model(torch.ones(1, 7)), before)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's allocator rounds")

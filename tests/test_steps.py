@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from atlaslib import recipe, train
+from atlaslib import recipe, steps, train
 from atlaslib.batches import epoch_batches, epoch_order
 from atlaslib.evaluation import shrink
 from atlaslib.steps import Trainee, TrainingError
@@ -72,6 +73,7 @@ def test_mirrored_slices_are_mirrored_with_their_masks(cohort):
             return x * self.scale
 
     trainee = ready(cohort, recipe("baseline", "smoke", downsample=1, batch_size=2), Recorder())
+    seen.clear()  # slices of zeros, by which the memory was foreseen
     images, masks, _ = first_batch(trainee)
     plain = trainee.step(images, masks, torch.tensor([False, False]))
     trainee.optimiser.param_groups[0]["lr"] = 0
@@ -124,6 +126,23 @@ def test_too_large_a_batch_is_told_what_would_fit(cohort, tmp_path):
     assert run.history.loss.notna().all()
     with pytest.raises(TrainingError, match="neither does a single one"):
         train(chosen, cohort, out=tmp_path / "c", model=Hungry(0), progress=False)
+
+
+def test_a_batch_that_would_end_the_program_is_refused_on_a_cpu(cohort, tmp_path, monkeypatch):
+    """There is no error to catch: Linux kills a process that takes more than there is."""
+    monkeypatch.setattr(steps, "best_device", lambda: torch.device("cpu"))
+    model = nn.Conv2d(1, 1, 3, padding=1)
+    rows, columns = RECIPE.input_size()
+    # of each slice the layer keeps its input, the loss aside; room for 3 of the 6
+    room = psutil.virtual_memory()._replace(available=int(3.5 * 1.2 * 4 * rows * columns))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: room)
+    with pytest.raises(TrainingError, match="6 slices at once .* computer; 3 would: set mic"):
+        train(RECIPE, cohort, out=tmp_path / "a", model=model, progress=False)
+    parts = dataclasses.replace(RECIPE, micro_batch=3, epochs=1)
+    assert train(parts, cohort, out=tmp_path / "b", model=model, progress=False).history.shape[0]
+    room = room._replace(available=0)
+    with pytest.raises(TrainingError, match="neither does a single one"):
+        train(RECIPE, cohort, out=tmp_path / "c", model=model, progress=False)
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory(cohort, tmp_path):

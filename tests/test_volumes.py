@@ -51,6 +51,20 @@ def test_compression_is_told_by_content(end, scan_writer, tmp_path):
         np.testing.assert_array_equal(read_image(path).voxels, nib.load(t1).get_fdata())
 
 
+@pytest.mark.parametrize("cuts", [[], [1000], [4_000_000], [3_000_000, 6_000_000], [8_675_641]])
+def test_a_compressed_file_may_come_in_parts(cuts, scan_writer, tmp_path):
+    """As bgzip and cat leave them, an empty last part among them."""
+    t1, _ = scan_writer()
+    plain = gzip.decompress(t1.read_bytes())
+    parts = [plain[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(plain)], strict=True)]
+    path = tmp_path / "parts.nii.gz"
+    path.write_bytes(b"".join(gzip.compress(part, 1) for part in parts))
+    np.testing.assert_array_equal(read_image(path).voxels, nib.load(t1).get_fdata())
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match="damaged or cut short"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, ">i2", np.float32, np.float64])
 def test_the_stored_type_and_its_scaling_are_read_as_nibabel_reads_them(dtype, tmp_path):
     voxels = np.random.default_rng(0).integers(0, 200, GRID).astype(dtype)
