@@ -7,8 +7,8 @@ in batches of 16, as float32 images and masks (n, 1, 232, 196). The mask is the 
 scan's masks above 0. Images differ by scale: each reader takes the percentiles that its users do.
 
 Each measurement is a fresh process (imports are not timed) with an empty folder for the cache:
-one for the warm rate, and three for each number of workers from NIfTI files to the end of the first
-epoch, of which the fastest counts and gives peak memory. Of three gunzips the fastest counts, too.
+one for the warm rate, and five for each number of workers from NIfTI files to the end of the first
+epoch, of which the fastest counts and gives peak memory. Of five gunzips the fastest counts, too.
 All files are in the page cache throughout. It reads /proc, and so runs on Linux.
 """
 
@@ -47,7 +47,7 @@ from atlaslib.volumes import GRID
 
 BATCH = 16
 WORKERS = (0, 2)  # of the data loader; the better one counts
-TRIES = 3  # of what takes seconds: other programs can only make it slower
+TRIES = 5  # of what takes seconds: other programs can only make it slower
 SECONDS = 5  # whole epochs are repeated for so long to find the warm rate
 DEPTH = GRID[2]  # slices in a scan
 HELD = 4  # volumes whose slices are shuffled together, where a reader streams volumes
