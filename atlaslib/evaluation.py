@@ -101,6 +101,7 @@ def with_neighbours(rows: np.ndarray, recipe: Recipe) -> np.ndarray:
     return scan * GRID[2] + np.clip(z + np.arange(-reach, reach + 1, NEIGHBOUR_GAP), 0, GRID[2] - 1)
 
 
+@torch.inference_mode()
 def slice_logits(
     model: nn.Module, images: torch.Tensor, recipe: Recipe, chosen: Sequence[int] | None = None
 ) -> torch.Tensor:
@@ -123,7 +124,6 @@ def slice_logits(
     return torch.cat(list(_logit_parts(model, images, recipe, rows)))
 
 
-@torch.inference_mode()
 def _logit_parts(
     model: nn.Module, images: torch.Tensor, recipe: Recipe, rows: np.ndarray
 ) -> Iterator[torch.Tensor]:
@@ -182,6 +182,7 @@ def score(found: np.ndarray, pos_weight: float) -> dict[str, float]:
     }
 
 
+@torch.inference_mode()
 def validate(
     model: nn.Module,
     slices: SliceDataset,

@@ -167,6 +167,7 @@ class Bar:
             unit="slice",
             disable=not progress,
             mininterval=_LOG_SECONDS if in_a_file else 0.5,
+            maxinterval=_LOG_SECONDS if in_a_file else 10,
         )
         self.dice = state.history[-1]["validation_dice"] if state.history else float("nan")
 
