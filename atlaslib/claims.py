@@ -26,12 +26,12 @@ class Effect(NamedTuple):
     value: float
     low: float
     high: float
-    subjects: int | None = None  # that were resampled; None: nothing was, the value is a count
-    seeds: int = 1  # trainings of each arm, resampled as well
+    subjects: int | None = None  # that were resampled; None: no model was scored
+    seeds: int = 1  # trainings of each arm, or measurements, resampled as well
 
     def __str__(self) -> str:
-        """For people: ``0.120 [0.051, 0.190]``; without an interval the value alone."""
-        if self.subjects is None:
+        """For people: ``0.120 [0.051, 0.190]``; of a single measurement the value alone."""
+        if self.subjects is None and self.seeds == 1:
             return f"{self.value:.2f}"
         text = f"{self.value:.3f} [{self.low:.3f},\N{NO-BREAK SPACE}{self.high:.3f}]"
         return text.replace("-", "\N{MINUS SIGN}")
@@ -147,6 +147,11 @@ def difference(
     mean, low, high = _interval(pairs.assign(change=change / scale), "change")
     count = int(pairs.seed.nunique()) if "seed" in pairs else 1
     return Effect(mean, low, high, int(pairs.subject.nunique()), count)
+
+
+def repeated(values: Sequence[float]) -> Effect:
+    """Mean of measurements that involve no subjects, with a 95 % interval over them."""
+    return Effect(*bootstrap_mean(values), seeds=len(values))
 
 
 def _interval(table: pd.DataFrame, column: str) -> tuple[float, float, float]:

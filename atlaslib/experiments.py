@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
 from atlaslib.arms import arms
-from atlaslib.claims import SEEDS, Effect, effects_of
+from atlaslib.claims import SEEDS, Effect, effects_of, repeated
 from atlaslib.cohort import Cohort, DataError, home, write_aside
 from atlaslib.confidence import calibration, detection
 from atlaslib.evaluation import evaluate, rescore
@@ -196,7 +196,7 @@ class Results(NamedTuple):
     def effects(self) -> dict[str, Effect]:
         """The effect of each claim that these results can judge."""
         saved = self.provenance["saved by half a batch"]
-        return effects_of(self.scans) | {"C5a": Effect(saved, saved, saved)}
+        return effects_of(self.scans) | {"C5a": repeated(saved)}
 
 
 _TABLES = Results._fields[:-1]
@@ -233,7 +233,8 @@ def gather(cohort: Cohort, profile: str, seeds: int = SEEDS) -> Results:
         name: pd.concat(part, ignore_index=True) if part else pd.DataFrame()
         for name, part in parts.items()
     }
-    saved = {"saved by half a batch": saved_by_half(arms(profile)["resnet"])}
+    whole = arms(profile)["resnet"]
+    saved = {"saved by half a batch": [saved_by_half(whole) for _ in range(seeds)]}
     return Results(**tables, provenance=provenance(cohort, profile) | saved)
 
 

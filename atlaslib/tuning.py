@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from atlaslib.claims import Effect, difference
+from atlaslib.claims import Effect, difference, repeated
 from atlaslib.cohort import Cohort
 from atlaslib.cost import batch_costs
 from atlaslib.evaluation import evaluate
@@ -49,11 +49,10 @@ def tuning_effects(profile: str, cohort: Cohort, progress: bool = False) -> dict
         "whole": short_recipe(profile, batch_size=whole),
     }
     tables = {name: validation_table(arm, cohort, progress) for name, arm in arms.items()}
-    saved = saved_by_half(arms["whole"])
     return {
         "C4a": difference(tables["low"], tables["high"]),
         "C4b": difference(tables["low"], tables["lower"]),
-        "C5a": Effect(saved, saved, saved),
+        "C5a": repeated([saved_by_half(arms["whole"])]),
         "C5b": difference(tables["half"], tables["whole"]),
     }
 

@@ -100,6 +100,17 @@ def test_effect_is_written_with_its_interval_if_it_has_one():
     assert str(Effect(0.4, 0.4, 0.4)) == "0.40"
 
 
+def test_five_measurements_without_subjects_can_confirm_and_one_can_only_point():
+    claim = next(claim for claim in CLAIMS if claim.key == "C5a")
+    many = claims.repeated([0.3, 0.31, 0.32, 0.33, 0.34])
+    assert many.value == pytest.approx(0.32)
+    assert 0.3 <= many.low < 0.32 < many.high <= 0.34
+    assert "[0.3" in str(many)
+    assert claim.verdict(many) == "confirmed"
+    assert claim.verdict(claims.repeated([0.3, 0.1, 0.2, 0.4, 0.3])) == "undecided"
+    assert claim.verdict(claims.repeated([0.3])) == "points to yes"
+
+
 def seeded(shift: float, spread: float, subjects: int = 12, seeds: int = 5) -> pd.DataFrame:
     """Dice of several trainings, whose mean varies from seed to seed by spread."""
     rng = np.random.default_rng(3)

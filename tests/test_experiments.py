@@ -38,6 +38,7 @@ def test_tables_hold_every_scan_of_every_seed(results):
     assert results.scans.perfect_original.notna().sum() == 2 * counts["baseline"].sum()
     assert set(results.calibration.arm) == {"baseline", "resnet"}
     assert {"C1", "C2", "C3", "C5a"} == set(results.effects())
+    assert results.effects()["C5a"].seeds == 2  # measured as often as an arm is trained
     assert not results.history[results.history.arm != "zero"].empty
 
 
