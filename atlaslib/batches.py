@@ -97,7 +97,8 @@ class Batches:
         """
         if self.held is not None:
             for rows in chosen:
-                stack = torch.from_numpy(with_neighbours(rows, self.recipe)).to(self.device)
+                stack = torch.from_numpy(with_neighbours(rows, self.recipe))
+                stack = stack.to(self.device, non_blocking=True)  # else it waits for the last step
                 middle = stack[:, self.recipe.neighbours]
                 yield self.held[0][stack], self.held[1][middle].unsqueeze(1)
             return

@@ -38,10 +38,11 @@ def fast_layout(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def half_precision(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the GPU has it, else float16; None on a CPU."""
+    """bfloat16 where the GPU computes with it, else float16, as on a T4; None on a CPU."""
     if device.type != "cuda":
         return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
 
 
 # First row and column of the recipe's window of 184 x 152 pixels: it holds the MNI152 brain, which
@@ -128,7 +129,7 @@ def _logit_parts(
     model: nn.Module, images: torch.Tensor, recipe: Recipe, rows: np.ndarray
 ) -> Iterator[torch.Tensor]:
     """As :func:`slice_logits`, some slices after others."""
-    stacks = torch.from_numpy(with_neighbours(rows, recipe)).to(images.device)
+    stacks = torch.from_numpy(with_neighbours(rows, recipe)).to(images.device, non_blocking=True)
     for stack in stacks.split(_AT_ONCE):
         x = shrink(images[stack], recipe) / 255
         logits = model(x).float()

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from atlaslib.slices import SliceDataset
 from atlaslib.splits import divide
 from atlaslib.world import World
 
-_LONG = 2000  # steps from which compiling the model on a GPU pays
+_LONG = 2000  # steps from which compiling the model on a GPU pays, where there is the compiler
 
 
 class TrainingError(RuntimeError):
@@ -74,7 +75,7 @@ class Trainee:
         steps = recipe.epochs * (
             len(epoch_order(self.slices.table, recipe, 0)) // recipe.batch_size
         )
-        if self.device.type == "cuda" and steps >= _LONG:
+        if self.device.type == "cuda" and steps >= _LONG and find_spec("triton"):
             self.forward = torch.compile(self.forward)  # type: ignore[assignment]
         if self.world.size > 1:
             torch.manual_seed(recipe.seed + self.world.rank)  # each drops out other activations

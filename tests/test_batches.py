@@ -68,6 +68,15 @@ def test_slices_come_among_their_neighbours(data):
     assert torch.equal(masks.squeeze(1), expected[1][[1, 4]])
 
 
+def test_slices_held_in_memory_come_as_those_that_are_read(data):
+    rows = [np.array([3, 900, 188]), np.array([1500])]
+    batches = Batches(data, torch.device("cpu"), recipe("residual_unet", neighbours=1))
+    read = list(batches.of(rows))
+    batches.held = batches._loaded()
+    for ours, theirs in zip(batches.of(rows), read, strict=True):
+        assert all(map(torch.equal, ours, theirs))
+
+
 def test_an_error_of_the_reader_reaches_the_loop(data):
     with pytest.raises(IndexError):
         list(

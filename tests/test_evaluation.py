@@ -26,6 +26,7 @@ from atlaslib.evaluation import (
     WINDOW,
     counts,
     grow,
+    half_precision,
     probabilities,
     rescore,
     score,
@@ -167,3 +168,15 @@ def test_summary(run, cohort):
     assert (row.scans, row.subjects) == (8, 7)
     assert row.dice == pytest.approx(table.dice.mean())
     assert row.low <= row.dice <= row.high
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_bfloat16_is_for_gpus_that_need_not_emulate_it(monkeypatch, native, dtype):
+    """A T4 only emulates it; float16 is what its tensor cores compute with."""
+
+    def supported(including_emulation=True):
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert half_precision(torch.device("cuda")) == dtype
+    assert half_precision(torch.device("cpu")) is None

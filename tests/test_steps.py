@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import psutil
@@ -9,10 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from atlaslib import recipe, steps, train
 from atlaslib.batches import epoch_batches, epoch_order
 from atlaslib.evaluation import shrink
+from atlaslib.state import State
 from atlaslib.steps import Trainee, TrainingError
 from atlaslib.world import World
 
@@ -148,3 +151,57 @@ def test_a_batch_that_would_end_the_program_is_refused_on_a_cpu(cohort, tmp_path
 def test_other_errors_are_not_taken_for_lack_of_memory(cohort, tmp_path):
     with pytest.raises(RuntimeError, match="channels"):
         train(RECIPE, cohort, out=tmp_path / "r", model=nn.Conv2d(3, 1, 1), progress=False)
+
+
+class Copies(TorchDispatchMode):
+    """Notes what is copied from one device to another, and whether anybody waits for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        if operation is torch.ops.aten._to_copy.default and result.device != args[0].device:
+            self.seen.append((args[0].numel(), (kwargs or {}).get("non_blocking", False)))
+        return result
+
+
+@pytest.mark.parametrize("changes", [{}, {"flip": True, "augment": True, "micro_batch": 2}])
+def test_steps_on_another_device_wait_for_nothing(cohort, tmp_path, monkeypatch, changes):
+    """Tensors of the meta device have no values: code that looked at one would fail."""
+    monkeypatch.setattr(steps, "best_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda *args, fused, **more: adam(*args, **more))
+    trainee = ready(cohort, dataclasses.replace(RECIPE, **changes))
+    trainee.batches.held = trainee.batches._loaded()
+    trainee.model.train()
+    monkeypatch.setattr(State, "_copy", lambda _: {})
+    state = State(tmp_path, trainee, World())
+    order = epoch_order(trainee.slices.table, trainee.recipe, 0)
+    chosen, flips = epoch_batches(order, trainee.recipe, 0)
+    with Copies() as copies:
+        for (images, masks), mirrored in zip(trainee.batches.of(chosen[:3]), flips, strict=False):
+            state.took(trainee.step(images, masks, mirrored))
+    assert state.step == 3
+    assert len(copies.seen) == (6 if changes else 3)  # which slices, and which of them to mirror
+    assert all(count <= 6 and at_once for count, at_once in copies.seen)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("changes", [{}, {"flip": True, "augment": True, "micro_batch": 2}])
+def test_a_gpu_is_never_waited_for_within_steps(cohort, tmp_path, changes):
+    trainee = ready(cohort, dataclasses.replace(RECIPE, **changes))
+    trainee.model.train()
+    state = State(tmp_path, trainee, World())
+    order = epoch_order(trainee.slices.table, trainee.recipe, 0)
+    chosen, flips = epoch_batches(order, trainee.recipe, 0)
+    try:
+        for place, (images, masks) in enumerate(trainee.batches.of(chosen[:25])):
+            state.took(trainee.step(images, masks, flips[place]))
+            if place == 2:  # by then memory is allocated and Adam has its means
+                torch.cuda.set_sync_debug_mode("error")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert state.step == 25
