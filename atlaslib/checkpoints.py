@@ -77,6 +77,8 @@ def drop_checkpoints(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Keep a run's folder to this process; the lock of a killed process is gone with it.
 
+    Files that a killed process had not finished are removed.
+
     Raises
     ------
     DataError
@@ -88,6 +90,8 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         raise DataError(f"{folder}: another process trains in this folder", "locked") from None
     try:
+        for unfinished in folder.glob(".*.part"):
+            unfinished.unlink()
         yield
     finally:
         lock.release()

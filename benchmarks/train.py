@@ -239,8 +239,8 @@ def compare(chosen: Recipe, cohort: Cohort, steps: int) -> tuple[pd.DataFrame, d
 
 
 def ceiling(device: torch.device, times: int = 50) -> float:
-    """Operations a second of a product of large bfloat16 matrices."""
-    a, b = torch.randn(2, SIDE, SIDE, device=device, dtype=torch.bfloat16)
+    """Operations a second of a product of large matrices, in the precision of training."""
+    a, b = torch.randn(2, SIDE, SIDE, device=device, dtype=half_precision(device))
 
     def run(count: int) -> None:
         for _ in range(count):

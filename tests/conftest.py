@@ -13,12 +13,31 @@ from volumes import write_scan
 
 import atlaslib
 
+HAS_GPU = torch.cuda.is_available()
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing that a test makes lands in the user's data folder."""
     os.environ["ATLASLIB_HOME"] = str(tmp_path_factory.mktemp("home"))
     torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _on_the_cpu() -> Iterator[None]:
+    """Where there is a GPU, only the tests that ask for it see it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A GPU; without one the test is skipped."""
+    if not HAS_GPU:
+        pytest.skip("needs a GPU")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return torch.device("cuda")
 
 
 @pytest.fixture(scope="session")

@@ -86,9 +86,8 @@ def test_an_error_of_the_reader_reaches_the_loop(data):
         )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_holds_the_slices(data):
-    batches = Batches(data, torch.device("cuda"), recipe("baseline"))
+def test_a_gpu_holds_the_slices(data, gpu):
+    batches = Batches(data, gpu, recipe("baseline"))
     assert "held in the GPU's memory" in batches.where
     ((images, masks),) = batches.of([np.array([85, 1000])])
     expected = data.gather([85, 1000])

@@ -51,7 +51,6 @@ def test_to_judge_memory_changes_nothing():
     assert torch.equal(model(torch.ones(1, 7)), before)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's allocator rounds")
 def test_memory_is_a_straight_line_in_the_batch_size():
     memory = batch_costs(SMALL, [2, 4, 6], steps=1).memory_mb
     assert memory[2] - memory[1] == pytest.approx(memory[1] - memory[0])
