@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ import atlaslib
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a wrong input ends with one line and exit code 1 (2 for a wrong call)."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what no text can
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return options.run(options) or 0
     except (ValueError, OSError, RuntimeError) as error:
@@ -22,6 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("atlaslib: stopped; give the same command again to go on", file=sys.stderr)
         return 130
+
+
+class _Refused(argparse.Action):
+    """A key in the command itself."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.error("no key in the command: it would be shown; use --key-file or ATLAS_KEY")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     unpack.add_argument(
         "--key-file", type=Path, metavar="FILE", help="else ATLAS_KEY is used, or the key asked for"
     )
+    # refused without being shown: what stands in a command is in the shell's history already
+    unpack.add_argument("--key", action=_Refused, help=argparse.SUPPRESS)
     unpack.set_defaults(run=_unpack)
 
     check = commands.add_parser("check", help="list every fault of a folder of ATLAS")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import gzip
+import lzma
 import os
 import shutil
 import stat
@@ -28,7 +29,8 @@ from atlaslib.cohort import DataError
 
 KEY_VARIABLE = "ATLAS_KEY"
 _DIGESTS = ("sha256", "md5")  # of release 2.0 and of releases 1.x: openssl's default has changed
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError,
+            EOFError)  # fmt: skip
 
 
 def unpack(

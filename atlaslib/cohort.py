@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -39,7 +39,7 @@ class DataError(ValueError):
     """
 
     def __init__(self, message: str, kind: str = "data", blocks: bool = True) -> None:
-        super().__init__(message)
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
         self.kind = kind
         self.blocks = blocks
 
@@ -322,13 +322,13 @@ def write_aside(path: Path, write: Callable[[str], object]) -> None:
     DataError
         If the disk is full. Nothing is left behind, and a file of that name stays as it was.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        write(name)
-        os.replace(name, path)
+        part.touch(exist_ok=False)  # with the rights that the user's new files have
+        write(str(part))
+        os.replace(part, path)
     except BaseException as error:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in _FULL:
             raise DataError(f"{path}: not written, the disk is full", "disk") from None
         raise

@@ -55,6 +55,9 @@ def check(root: str | os.PathLike[str], progress: bool = True) -> tuple[Survey, 
                 faults += own
                 faults += _repeated(digests, names)
                 bar.update()
+    masks = sum(len(scan.masks) for scan in found.scans)
+    if masks and sum(fault.kind == "empty mask" for fault in faults) == masks:
+        faults.append(DataError(f"{found.root}: no mask marks a lesion", "empty masks"))
     rows = [(fault.kind, fault.blocks, str(fault)) for fault in faults]
     table = pd.DataFrame(rows, columns=COLUMNS).astype({"blocks": bool})
     return found, table.sort_values("blocks", ascending=False, kind="stable", ignore_index=True)
@@ -88,18 +91,24 @@ def _faults_of(scan: Scan) -> tuple[list[DataError], dict[str, Path]]:
         t1 = read_t1(scan.t1, scan.space)
         digests[_digest(t1.voxels)] = scan.t1
         faults += _doubts_about_t1(t1, scan.space)
-    except DataError as fault:
-        faults.append(fault)
+    except Exception as error:
+        faults.append(_fault(scan.t1, error))
     for path in scan.masks:
         try:
             mask = read_mask(path, t1, scan.space)
-        except DataError as fault:
-            faults.append(fault)
-            continue
-        faults += _doubts_about_mask(mask, scan.space)
-        if mask.voxels.any():
-            digests[_digest(mask.voxels > 0)] = path
+            faults += _doubts_about_mask(mask, scan.space)
+            if mask.voxels.any():
+                digests[_digest(mask.voxels > 0)] = path
+        except Exception as error:
+            faults.append(_fault(path, error))
     return faults, digests
+
+
+def _fault(path: Path, error: Exception) -> DataError:
+    """What reading says of a file; whatever a header can do to a reader, the other files go on."""
+    if isinstance(error, DataError):
+        return error
+    return DataError(f"{path}: not readable ({type(error).__name__}: {error})", "unreadable")
 
 
 def _digest(voxels: np.ndarray) -> str:

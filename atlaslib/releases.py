@@ -247,16 +247,25 @@ def _scan_of(
 
 def _is_test(name: _Name) -> bool:
     """R2.0 has 300 scans whose masks are kept back, in a folder of their own."""
-    return name.release == "R2.0" and _folder_like(name.folder / "-", "(?i)testing") != ""
+    part = _folder_like(name.folder / "-", "(?i)training|testing")
+    return name.release == "R2.0" and part.casefold() == "testing"
 
 
 def _twins(scans: list[Scan]) -> Iterator[DataError]:
-    """Two scans of one name would be one scan to every table and split."""
+    """Two scans of one name would be one scan to every table and split, and a subject of two names
+    two subjects.
+    """
     seen: dict[tuple[str, str], Scan] = {}
+    known: dict[str, Scan] = {}
     for scan in scans:
-        other = seen.setdefault((subject_key(scan.subject), scan.session), scan)
+        key = subject_key(scan.subject)
+        other = seen.setdefault((key, scan.session), scan)
+        first = known.setdefault(key, scan)
         if other is not scan:
             text = f"{scan.t1}: the same subject and session as {other.t1}"
+            yield DataError(text, "same name")
+        elif first.subject != scan.subject:
+            text = f"{scan.t1}: subject {scan.subject} is {first.subject} in {first.t1}"
             yield DataError(text, "same name")
 
 

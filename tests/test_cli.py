@@ -57,3 +57,12 @@ def test_unknown_command_is_a_wrong_call(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["fly"])
     assert stop.value.code == 2
+
+
+def test_a_key_in_the_command_is_refused_and_not_shown(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["unpack", "a.zip", str(tmp_path / "out"), "--key", "geheim"])
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert "use --key-file or ATLAS_KEY" in printed.err
+    assert "geheim" not in printed.err + printed.out

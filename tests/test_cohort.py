@@ -9,6 +9,7 @@ import pytest
 
 import atlaslib
 from atlaslib import DataError, load_cohort
+from atlaslib.cohort import write_aside
 
 
 def test_reads_the_tree(cohort):
@@ -108,3 +109,18 @@ def test_fingerprint_follows_content_not_place(scan_writer, tmp_path):
 def test_home(monkeypatch):
     monkeypatch.setenv("ATLASLIB_HOME", "~/somewhere")
     assert atlaslib.home() == Path.home() / "somewhere"
+
+
+def test_a_written_file_has_the_rights_of_any_new_file(tmp_path):
+    """Others of the group can read a store or a run that is shared."""
+    (tmp_path / "plain").touch()
+    write_aside(tmp_path / "aside", lambda name: Path(name).write_text("text"))
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_error_is_one_line():
+    assert str(DataError("damaged (got 1 byte\n - could it be cut?)")) == (
+        "damaged (got 1 byte - could it be cut?)"
+    )

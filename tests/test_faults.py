@@ -211,3 +211,44 @@ def test_everything_is_found_in_one_pass(folder, capsys):
 def test_nothing_to_check_is_one_line(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 1
     assert "no ATLAS scans here" in capsys.readouterr().err
+
+
+def complex_voxels(path: Path) -> None:
+    nib.save(nib.Nifti1Image(head().astype(np.complex64), AFFINE), path)
+
+
+def no_axes(path: Path) -> None:
+    image = nib.Nifti1Image(head(), AFFINE)
+    image.set_sform(np.zeros((4, 4)), code=2)
+    nib.save(image, path)
+
+
+@pytest.mark.parametrize("spoil", [complex_voxels, no_axes])
+def test_a_header_that_breaks_the_reader_is_a_fault_like_others(spoil, folder, capsys):
+    path = folder / "Site2" / "031844" / "t01" / T1
+    spoil(path)
+    assert main(["check", str(folder)]) == 1
+    printed = capsys.readouterr().out
+    assert [line for line in printed.splitlines() if str(path) in line and "unreadable" in line]
+    assert "4 scans of 3 subjects, 1 faults" in printed
+
+
+def test_masks_that_mark_nothing_at_all_block_training(folder):
+    for path in folder.glob("*/*/*/*LesionSmooth*"):
+        save(path, 0 * LESION)
+    _, table = check(folder, progress=False)
+    assert table.kind[0] == "empty masks"
+    assert table.blocks[0]
+
+
+def test_one_subject_under_two_names_blocks_training(folder):
+    """Else the split would tear the two apart, and test on whom it has trained."""
+    (folder / "Site8" / "123").mkdir()
+    session = folder / "Site8" / "000123" / "t02"
+    other = Path(shutil.move(session, folder / "Site8" / "123" / "t02"))
+    for path in other.iterdir():
+        path.rename(path.with_name(path.name.replace("000123", "123")))
+    _, table = check(folder, progress=False)
+    assert (table.kind == "same name").any()
+    with pytest.raises(atlaslib.DataError, match="subject 123 is 000123 in|subject 000123 is 123"):
+        atlaslib.load_cohort(folder)

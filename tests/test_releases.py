@@ -97,6 +97,9 @@ def test_a_training_scan_without_mask_is_a_fault(tmp_path):
     next(top.glob("Training/R009/**/*mask*")).unlink()
     with pytest.raises(DataError, match=r"sub-r009s003.*without a lesion mask"):
         load_cohort(top)
+    moved = shutil.move(top, tmp_path / "testing" / top.name)  # a folder of somebody's tests
+    with pytest.raises(DataError, match=r"sub-r009s003.*without a lesion mask"):
+        load_cohort(moved)
 
 
 def test_native_space_gives_way_to_mni(tmp_path):
