@@ -74,23 +74,23 @@ def _too_few(found: Survey) -> Iterator[DataError]:
         yield DataError(f"{found.root}: {text}", "too few")
 
 
-def _repeated(digests: dict[str, Path], names: dict[str, Path]) -> Iterator[DataError]:
+def _repeated(digests: list[tuple[str, Path]], names: dict[str, Path]) -> Iterator[DataError]:
     """Copies of one image on both sides of a split would be a leak."""
-    for digest, path in digests.items():
+    for digest, path in digests:
         other = names.setdefault(digest, path)
         if other != path:
             yield DataError(f"{path}: the same voxels as {other}", "same voxels", blocks=False)
 
 
-def _faults_of(scan: Scan) -> tuple[list[DataError], dict[str, Path]]:
+def _faults_of(scan: Scan) -> tuple[list[DataError], list[tuple[str, Path]]]:
     """One scan's faults, and the digests of its images' voxels."""
     faults: list[DataError] = []
-    digests: dict[str, Path] = {}
+    digests: list[tuple[str, Path]] = []
     t1 = None
     try:
         t1 = read_t1(scan.t1, scan.space)
-        digests[_digest(t1.voxels)] = scan.t1
         faults += _doubts_about_t1(t1, scan.space)
+        digests.append((_digest(t1.voxels), scan.t1))
     except Exception as error:
         faults.append(_fault(scan.t1, error))
     for path in scan.masks:
@@ -98,7 +98,7 @@ def _faults_of(scan: Scan) -> tuple[list[DataError], dict[str, Path]]:
             mask = read_mask(path, t1, scan.space)
             faults += _doubts_about_mask(mask, scan.space)
             if mask.voxels.any():
-                digests[_digest(mask.voxels > 0)] = path
+                digests.append((_digest(mask.voxels > 0), path))
         except Exception as error:
             faults.append(_fault(path, error))
     return faults, digests
@@ -112,7 +112,8 @@ def _fault(path: Path, error: Exception) -> DataError:
 
 
 def _digest(voxels: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(voxels.T).data).hexdigest()
+    """Of the values, in whatever type a file stores them."""
+    return hashlib.sha256(np.ascontiguousarray(voxels.T, np.float32).data).hexdigest()
 
 
 def _doubts_about_t1(t1: Image, space: str) -> Iterator[DataError]:
@@ -137,9 +138,10 @@ def _doubts_about_mask(mask: Image, space: str) -> Iterator[DataError]:
     if not len(values):
         yield DataError(f"{mask.path}: an empty mask", "empty mask", blocks=False)
         return
-    if mask.voxels.dtype.kind in "iu" and len(values) > 1:
+    whole = (values == np.round(values)).all()  # a smoothed mask has all values between 0 and 1
+    if whole and (len(values) > 1 or values[0] not in (1, 255)):
         listed = ", ".join(map(str, values[:4])) + (", ..." if len(values) > 4 else "")
-        text = f"expected one value for lesion, found {listed}; all count as lesion"
+        text = f"expected 1 for lesion, found {listed}; all count as lesion"
         yield DataError(f"{mask.path}: {text}", "mask values", blocks=False)
     if space == "MNI":
         outside = 1 - brain_mask()[lesion].mean()

@@ -82,7 +82,7 @@ SPOILS = {
     "shifted T1": (T1, lambda p: save(p, head(), moved(-90)), "geometry", True, "lies elsewhere"),
     "empty mask": (MASK, lambda p: save(p, 0 * LESION), "empty mask", False, "an empty mask"),
     "two labels": (MASK, lambda p: save(p, LESION + box((62, 102, 82), 3)), "mask values", False,
-                   "expected one value for lesion, found 1, 2; all count as lesion"),
+                   "expected 1 for lesion, found 1, 2; all count as lesion"),
     "mask in air": (MASK, lambda p: save(p, in_air()), "outside the brain", False,
                     "100% of the mask lies outside of the brain"),
 }  # fmt: skip
@@ -172,6 +172,23 @@ def test_the_same_voxels_under_two_names(folder):
     assert list(table.kind) == ["same voxels"]
     assert str(other) in table.message[0]
     assert "090012" in table.message[0]
+
+
+def test_the_same_image_in_another_type_or_the_same_mask_twice(folder):
+    session = folder / "Site8" / "090012" / "t01"
+    other = folder / "Site2" / "031844" / "t01"
+    voxels = np.asarray(nib.load(other / T1).dataobj)
+    save(session / "090012_t1w_deface_stx.nii.gz", voxels.astype(np.float32))
+    shutil.copy(other / MASK, other / "031844_LesionSmooth_2_stx.nii.gz")
+    assert kinds(folder) == ["same voxels", "same voxels"]
+
+
+@pytest.mark.parametrize("mask", [7 * LESION, LESION.astype(np.float32) + ONES * (LESION > 0)])
+def test_a_lesion_of_strange_value_deserves_a_look(mask, folder):
+    save(folder / "Site2" / "031844" / "t01" / MASK, mask)
+    _, table = check(folder, progress=False)
+    assert list(table.kind) == ["mask values"]
+    assert not table.blocks.any()
 
 
 def test_a_file_without_rights(folder, without_rights, capsys):
