@@ -1,7 +1,8 @@
-"""Which slices an epoch sees, and their bytes on the device."""
+"""Which slices an epoch sees, and how they reach the device."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +11,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlaslib.evaluation import with_neighbours
+from atlaslib.cost import free_memory
+from atlaslib.evaluation import block_means, block_sums, with_neighbours
 from atlaslib.recipes import Recipe
-from atlaslib.slices import GRID, SLICE, SliceDataset
+from atlaslib.slices import SLICE, SliceDataset
 from atlaslib.splits import TRAIN, own_slices
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-_SHARE = 0.5  # of the GPU's free memory that slices may take; the rest is for the model
+_SHARE = 0.4  # of the device's free memory that slices may take; the rest is for the model
 _AHEAD = 2  # batches that are read while the device computes
+_LOADED = 27  # slices that are shrunk together: they fit the processor's cache
 
 
 def epoch_order(table: pd.DataFrame, recipe: Recipe, epoch: int) -> np.ndarray:
@@ -53,17 +56,17 @@ def epoch_batches(
 
 
 class Batches:
-    """Where training takes its slices from.
+    """Where training takes its slices from, as the model sees them.
 
-    43 281 slices are 2 GB of image and 2 GB of mask as bytes: a GPU holds them, and no loader is
-    needed. Where they do not fit, and on a CPU, a thread reads a few batches ahead.
+    Cut, shrunk and mirrored once, they stay on the device as bytes (as 16 bits where pixels are
+    summed), and no loader is needed: the 43 281 slices of R1.1 are 4 GB at full size, masks
+    included. Where they do not fit, a thread reads a few batches ahead.
 
     Parameters
     ----------
     slices : SliceDataset
     device : torch.device
     recipe : Recipe
-        How many neighbours come with each slice.
 
     Attributes
     ----------
@@ -74,41 +77,81 @@ class Batches:
     def __init__(self, slices: SliceDataset, device: torch.device, recipe: Recipe) -> None:
         self.slices, self.device, self.recipe = slices, device, recipe
         self.held: Batch | None = None
-        gigabytes = 2 * len(slices) * SLICE[0] * SLICE[1] / 1e9
-        self.where = f"{gigabytes:.1f} GB of slices read from the store, batch by batch"
-        if device.type == "cuda" and gigabytes * 1e9 < _SHARE * torch.cuda.mem_get_info(device)[0]:
+        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
+        rows, columns = recipe.input_size()
+        self._shape = (1 + recipe.flip, len(slices), rows, columns)
+        self._dtype = block_sums(torch.zeros(1, 1, *SLICE, dtype=torch.uint8), recipe).dtype
+        size = 2 * math.prod(self._shape) * self._dtype.itemsize
+        self.where = f"{size / 1e9:.1f} GB of slices read from the store, batch by batch"
+        if size < _SHARE * free_memory(device):
             self.held = self._loaded()
-            self.where = f"{gigabytes:.1f} GB of slices held in the GPU's memory"
+            self.where = f"{size / 1e9:.1f} GB of slices held in the memory of this device"
 
     def _loaded(self) -> Batch:
-        """Scan by scan, so that the computer's own memory never holds them all."""
-        shape = (len(self.slices), *SLICE)
-        images, masks = (torch.empty(shape, dtype=torch.uint8, device=self.device) for _ in "im")
-        for position in range(len(self.slices.cohort)):
-            rows = slice(position * GRID[2], (position + 1) * GRID[2])
-            images[rows], masks[rows] = (
-                part.to(self.device) for part in self.slices.scan(position)
-            )
+        """Scan by scan, so that the computer's own memory never holds them all at full size.
+
+        Two tensors (1 or 2, slices, rows, columns), of which the second half is mirrored.
+        """
+        images, masks = (
+            torch.empty(self._shape, dtype=self._dtype, device=self.device) for _ in "im"
+        )
+        for begin in range(0, len(self.slices), _LOADED):
+            rows = slice(begin, min(begin + _LOADED, len(self.slices)))
+            read = self.slices.gather(range(rows.start, rows.stop))
+            for held, part in zip((images, masks), read, strict=True):
+                part = part.to(self.device).unsqueeze(1)
+                for way in range(len(held)):
+                    held[way, rows] = block_sums(part.flip(-1) if way else part, self.recipe)[:, 0]
         return images, masks
 
-    def of(self, chosen: Sequence[np.ndarray]) -> Iterator[Batch]:
-        """For each array of n positions in ``SliceDataset.table``, uint8 on the device: images
-        (n, channels, 232, 196), each slice among its neighbours, and masks (n, 1, 232, 196).
+    def of(self, chosen: Sequence[np.ndarray], flips: Sequence[torch.Tensor]) -> Iterator[Batch]:
+        """Batches on the device, float32, as the model takes them.
+
+        Parameters
+        ----------
+        chosen : arrays of n positions in ``SliceDataset.table``, one for each batch
+        flips : tensors (n,) bool
+            Which of these slices to mirror, if the recipe says so.
+
+        Yields
+        ------
+        (Tensor, Tensor)
+            Images in 0..1, (n, channels, H, W), each slice among its neighbours, and masks in
+            0..1, (n, 1, H, W), where H and W are ``recipe.input_size()``.
         """
-        if self.held is not None:
-            for rows in chosen:
-                stack = torch.from_numpy(with_neighbours(rows, self.recipe))
-                stack = stack.to(self.device, non_blocking=True)  # else it waits for the last step
-                middle = stack[:, self.recipe.neighbours]
-                yield self.held[0][stack], self.held[1][middle].unsqueeze(1)
-            return
+        come = self._read_ahead if self.held is None else self._taken
+        for images, masks in come(chosen, flips):
+            x, y = block_means(images, self.recipe), block_means(masks, self.recipe)
+            yield x.div_(255), y
+
+    def _taken(
+        self, chosen: Sequence[np.ndarray], flips: Sequence[torch.Tensor]
+    ) -> Iterator[Batch]:
+        """From those that the device holds."""
+        assert self.held is not None
+        images, masks = (part.flatten(0, 1) for part in self.held)
+        for rows, mirrored in zip(chosen, flips, strict=True):
+            stack = torch.from_numpy(with_neighbours(rows, self.recipe))
+            if self.recipe.flip:
+                stack += len(self.slices) * mirrored[:, None]
+            stack = stack.to(self.device, non_blocking=True)  # else it waits for the last step
+            yield images[stack], masks[stack[:, self.recipe.neighbours]].unsqueeze(1)
+
+    def _read_ahead(
+        self, chosen: Sequence[np.ndarray], flips: Sequence[torch.Tensor]
+    ) -> Iterator[Batch]:
+        """From the store, by another thread."""
         with ThreadPoolExecutor(1) as reader:
             coming = deque(reader.submit(self._read, rows) for rows in chosen[:_AHEAD])
-            for place in range(len(chosen)):
-                images, masks = coming.popleft().result()
+            for place, mirrored in zip(range(len(chosen)), flips, strict=True):
+                batch = self._copied(coming.popleft().result())
                 if place + _AHEAD < len(chosen):
                     coming.append(reader.submit(self._read, chosen[place + _AHEAD]))
-                yield tuple(part.to(self.device, non_blocking=True) for part in (images, masks))  # type: ignore[misc]
+                turned = None
+                if self.recipe.flip:
+                    turned = mirrored.nonzero().flatten().to(self.device, non_blocking=True)
+                images, masks = (block_sums(part, self.recipe, turned) for part in batch)
+                yield images, masks
 
     def _read(self, rows: np.ndarray) -> Batch:
         stack = with_neighbours(rows, self.recipe)
@@ -117,4 +160,16 @@ class Batches:
         masks = masks[:, self.recipe.neighbours :][:, :1]
         if self.device.type == "cuda":  # from pinned memory the copy overlaps with computing
             return images.pin_memory(), masks.pin_memory()
+        return images, masks
+
+    def _copied(self, batch: Batch) -> Batch:
+        """To the device; a GPU copies in a stream of its own, beside the step that it computes."""
+        if self._copying is None:
+            return batch[0].to(self.device), batch[1].to(self.device)
+        with torch.cuda.stream(self._copying):
+            images, masks = (part.to(self.device, non_blocking=True) for part in batch)
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self._copying)
+        for part in (images, masks):
+            part.record_stream(computing)  # its memory is not given away before it is used
         return images, masks

@@ -281,7 +281,7 @@ def unopened(path: Path, error: OSError) -> DataError:
 
 @cache
 def source_fingerprint(*names: str) -> str:
-    """Twelve hexadecimal digits of modules of this library; comments do not count.
+    """Twelve hexadecimal digits of modules of this library; comments and docstrings do not count.
 
     Parameters
     ----------
@@ -293,8 +293,15 @@ def source_fingerprint(*names: str) -> str:
     for name in names:
         path = package / name
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            digest.update(ast.dump(ast.parse(file.read_text())).encode())
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False):
+                    del node.body[0]
+            digest.update(ast.dump(tree).encode())
     return digest.hexdigest()[:12]
+
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
 def home() -> Path:
@@ -317,6 +324,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def write_aside(path: Path, write: Callable[[str], object]) -> None:
     """Write a file through ``write(name)`` under another name, then rename it into place.
 
+    Its folder is made if it is missing.
+
     Raises
     ------
     DataError
@@ -324,6 +333,7 @@ def write_aside(path: Path, write: Callable[[str], object]) -> None:
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.touch(exist_ok=False)  # with the rights that the user's new files have
         write(str(part))
         os.replace(part, path)

@@ -54,6 +54,14 @@ def fixed_bytes(model: nn.Module) -> int:
     return _COPIES * _BYTES * count_parameters(model)
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that tensors can still take; what earlier runs have left behind counts as free."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info()[0]
+    return psutil.virtual_memory().available
+
+
 def fits_into_memory(model: nn.Module, x: torch.Tensor) -> int:
     """How many slices at once a step on the CPU has memory for, judged by a few of them.
 
@@ -64,7 +72,7 @@ def fits_into_memory(model: nn.Module, x: torch.Tensor) -> int:
     """
     with torch.random.fork_rng(devices=[]):
         each = _PEAK * saved_for_backward(copy.deepcopy(model).train(), x) / len(x)
-    free = psutil.virtual_memory().available - fixed_bytes(model)
+    free = free_memory(torch.device("cpu")) - fixed_bytes(model)
     return max(0, int(free / max(each, 1)))
 
 

@@ -20,11 +20,11 @@ from atlaslib.recipes import Recipe
 from atlaslib.runs import Run
 from atlaslib.slices import GRID, SLICE, SliceDataset, normalise, to_slices, to_volume
 from atlaslib.splits import TEST, own_slices
-from atlaslib.volumes import read_t1
+from atlaslib.volumes import Image, read_t1
 
 THRESHOLD = 0.5  # on the probability, as in the original code
 VOXEL_ML = 0.001  # a voxel is 1 mm3
-_AT_ONCE = 27  # slices per forward pass: 189 is 7 x 27
+_AT_ONCE = 27  # slices per forward pass on a CPU, whose cache holds them: 189 is 7 x 27
 
 
 def best_device() -> torch.device:
@@ -57,8 +57,24 @@ def shrink(
 ) -> torch.Tensor:
     """(N, C, 232, 196) to what the recipe's model sees, ``(N, C, *recipe.input_size())`` float32.
 
+    The means of the blocks of :func:`block_sums`.
+    """
+    return block_means(block_sums(images, recipe, mirrored), recipe)
+
+
+def block_means(sums: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Sums over blocks of ``downsample`` pixels square to means, float32."""
+    return sums / recipe.downsample**2 if recipe.downsample > 1 else sums.float()
+
+
+def block_sums(
+    images: torch.Tensor, recipe: Recipe, mirrored: torch.Tensor | None = None
+) -> torch.Tensor:
+    """(N, C, 232, 196) to ``(N, C, *recipe.input_size())``: as the model sees it, but whole.
+
     The window is cut out, padded with zeros at the bottom and right, and blocks of ``downsample``
-    pixels square are averaged. The slices at the positions ``mirrored`` change left and right.
+    pixels square are summed; bytes become int16, or stay bytes where a block is one pixel. The
+    slices at the positions ``mirrored`` change left and right.
     """
     if recipe.window:  # as far from the left edge as from the right one
         (above, left), (height, width) = WINDOW, recipe.field_of_view()
@@ -70,13 +86,13 @@ def shrink(
     rows, columns = (n * block for n in recipe.input_size())
     x = F.pad(images, (0, columns - images.shape[-1], 0, rows - images.shape[-2]))
     if block == 1:
-        return x.float()
+        return x
     if x.dtype == torch.uint8:  # 16 bits hold sums of up to 11 x 11 of them
-        x = x.to(torch.int16)
+        x = x.to(torch.int16 if block <= 11 else torch.int32)
     for axis in (-2, -1):
         first, *others = x.unflatten(axis, (-1, block)).unbind(axis)
         x = sum(others, first)
-    return x / block**2
+    return x
 
 
 def grow(logits: torch.Tensor, recipe: Recipe) -> torch.Tensor:
@@ -129,13 +145,21 @@ def _logit_parts(
     model: nn.Module, images: torch.Tensor, recipe: Recipe, rows: np.ndarray
 ) -> Iterator[torch.Tensor]:
     """As :func:`slice_logits`, some slices after others."""
-    stacks = torch.from_numpy(with_neighbours(rows, recipe)).to(images.device, non_blocking=True)
-    for stack in stacks.split(_AT_ONCE):
+    device = images.device
+    half = half_precision(device)
+    stacks = torch.from_numpy(with_neighbours(rows, recipe)).to(device, non_blocking=True)
+    for stack in stacks.split(at_once(device, recipe)):
         x = shrink(images[stack], recipe) / 255
-        logits = model(x).float()
-        if recipe.average_mirrored:
-            logits = (logits + model(x.flip(3)).float().flip(3)) / 2
+        with torch.autocast(device.type, half, enabled=half is not None):
+            logits = model(x).float()
+            if recipe.average_mirrored:
+                logits = (logits + model(x.flip(3)).float().flip(3)) / 2
         yield grow(logits, recipe).squeeze(1)
+
+
+def at_once(device: torch.device, recipe: Recipe) -> int:
+    """Slices per forward pass: on a GPU a whole volume, unless its memory is short."""
+    return _AT_ONCE if device.type == "cpu" else recipe.micro_batch or GRID[2]
 
 
 def counts(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -211,7 +235,7 @@ def validate(
         images, masks = (x.to(device, non_blocking=True) for x in slices.scan(position))
         logits = _logit_parts(model, images, recipe, np.arange(len(images)))
         # part by part, while they are in the processor's cache
-        parts = zip(logits, masks.split(_AT_ONCE), strict=True)
+        parts = zip(logits, masks.split(at_once(device, recipe)), strict=True)
         found.append(torch.cat([counts(*part) for part in parts]))
     own = own_slices(slices.table, recipe, part).reshape(-1, GRID[2])
     return [  # read when all is computed: a GPU need not wait between scans
@@ -322,11 +346,18 @@ def probabilities(run: Run, scan: Scan | str | os.PathLike[str]) -> np.ndarray:
     -------
     (189, 232, 196) float32
     """
-    path = scan.t1 if isinstance(scan, Scan) else Path(scan)
+    return _probabilities(run, _t1_of(scan))
+
+
+def _t1_of(scan: Scan | str | os.PathLike[str]) -> Image:
+    return read_t1(scan.t1 if isinstance(scan, Scan) else Path(scan))
+
+
+def _probabilities(run: Run, t1: Image) -> np.ndarray:
     try:
-        levels = normalise(read_t1(path).voxels)
+        levels = normalise(t1.voxels)
     except DataError as error:
-        raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+        raise DataError(f"{t1.path}: {error}", error.kind) from None
     device = best_device()
     images = torch.from_numpy(np.ascontiguousarray(to_slices(levels))).to(device)
     logits = slice_logits(fast_layout(run.model(), device), images, run.recipe)
@@ -351,12 +382,11 @@ def predict(run: Run, t1: Scan | str | os.PathLike[str]) -> nib.Nifti1Image:
     DataError
         If the file is unreadable or not on the MNI grid.
     """
-    path = t1.t1 if isinstance(t1, Scan) else Path(t1)
-    mask = to_volume((probabilities(run, path) > THRESHOLD).astype(np.uint8))
-    original = nib.Nifti1Image.from_filename(path)
+    image = _t1_of(t1)
+    mask = to_volume((_probabilities(run, image) > THRESHOLD).astype(np.uint8))
     # from RAS back to the axes of the file, so that a viewer lays one over the other
     orientation = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("RAS"), nib.io_orientation(original.affine)
+        nib.orientations.axcodes2ornt("RAS"), nib.io_orientation(image.stored_affine)
     )
     turned = nib.orientations.apply_orientation(mask, orientation)
-    return nib.Nifti1Image(np.ascontiguousarray(turned), original.affine)
+    return nib.Nifti1Image(np.ascontiguousarray(turned), image.stored_affine)

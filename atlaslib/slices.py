@@ -24,7 +24,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from atlaslib.cohort import Cohort, DataError, Scan, home, scan_digest, write_aside
+from atlaslib.cohort import Cohort, DataError, Scan, home, scan_digest, unopened, write_aside
 from atlaslib.volumes import GRID, brain_mask, read_parts
 
 SLICE = (232, 196)  # rows (anterior up), columns (patient's left on the left)
@@ -178,7 +178,6 @@ def _build(scan: Scan, path: Path) -> None:
     mask = to_slices(volume_mask)[some].reshape(len(some), SLICE[0] * SLICE[1])
     records["mask"][some] = np.packbits(mask, axis=1)
     counts[some] = mask.sum(1)
-    path.parent.mkdir(parents=True, exist_ok=True)
 
     def save(name: str) -> None:
         with open(name, "wb") as file:
@@ -191,9 +190,11 @@ def _build(scan: Scan, path: Path) -> None:
 def _is_whole(path: Path) -> bool:
     try:
         stat = path.stat()
+        return stat.st_size == _BYTES + _CHECKSUM and _checked(path, stat.st_mtime_ns)
     except FileNotFoundError:
         return False
-    return stat.st_size == _BYTES + _CHECKSUM and _checked(path, stat.st_mtime_ns)
+    except OSError as error:
+        raise unopened(path, error) from None
 
 
 @cache

@@ -1,10 +1,8 @@
-"""Where a run stands: what checkpoints hold, what is left at the end, and what the user sees."""
+"""Where a run stands: what checkpoints hold, and what is left at the end."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
-from tqdm.auto import tqdm
 
 from atlaslib.checkpoints import drop_checkpoints, load_checkpoint, save_checkpoint
 from atlaslib.cohort import write_aside
-from atlaslib.recipes import Recipe
 from atlaslib.runs import write_json
 from atlaslib.steps import Trainee, TrainingError
 from atlaslib.world import World
 
 CHECKPOINT_SECONDS = 120  # between checkpoints within an epoch; each epoch ends with one, too
 _LOOK = 10  # steps between looks at the loss: reading it in each would make the GPU wait
-_LOG_SECONDS = 60  # between lines of progress in a file
 
 
 class State:
@@ -75,12 +70,13 @@ class State:
     def save(self) -> None:
         """Write a checkpoint, unless the state is no longer worth keeping."""
         self._look(self.total / max(self.step, 1), self.bad)
+        random = self.world.gathered([_random_states()])
         if self.world.first:
             content = {
                 "model": self.trainee.model.state_dict(),
                 "optimiser": self.trainee.optimiser.state_dict(),
                 "scaler": self.trainee.scaler.state_dict(),
-                "random": list(_random_states()),
+                "random": random,  # of each process
                 "history": self.history,
                 "best": self.best,
                 "weights": self.weights,
@@ -99,14 +95,17 @@ class State:
             return
         trainee.model.load_state_dict(content["model"])
         trainee.optimiser.load_state_dict(content["optimiser"])
-        trainee.scaler.load_state_dict(content["scaler"])
+        if content["scaler"] and trainee.scaler.is_enabled():  # the GPU may be of another kind
+            trainee.scaler.load_state_dict(content["scaler"])
         self.history, self.best = content["history"], tuple(content["best"])
         self.weights = {name: value.cpu() for name, value in content["weights"].items()}
         self.step, self.total = content["step"], content["total"]
         self._before = content["seconds"]
-        torch.set_rng_state(content["random"][0].cpu())
-        if trainee.device.type == "cuda" and len(content["random"]) > 1:
-            torch.cuda.set_rng_state(content["random"][1].cpu())
+        if len(content["random"]) == self.world.size:  # else other processes: each by its own seed
+            own, *on_gpu = content["random"][self.world.rank]
+            torch.set_rng_state(own.cpu())
+            if trainee.device.type == "cuda" and on_gpu:
+                torch.cuda.set_rng_state(on_gpu[0].cpu())
 
     def _copy(self) -> dict[str, torch.Tensor]:
         state = self.trainee.model.state_dict().items()
@@ -148,49 +147,7 @@ class State:
         drop_checkpoints(self.folder)
 
 
-def _random_states() -> Iterator[torch.Tensor]:
-    yield torch.get_rng_state()
-    if torch.cuda.is_available():
-        yield torch.cuda.get_rng_state()
-
-
-class Bar:
-    """One bar for the whole run: epoch, loss, validation Dice, slices a second, time left."""
-
-    def __init__(self, recipe: Recipe, steps: int, state: State, progress: bool) -> None:
-        self.recipe = recipe
-        # in a log file, which is neither a terminal nor a notebook, each refresh adds a line
-        in_a_file = not sys.stderr.isatty() and "ipykernel" not in sys.modules
-        self.bar = tqdm(
-            total=recipe.epochs * steps * recipe.batch_size,
-            initial=(len(state.history) * steps + state.step) * recipe.batch_size,
-            unit="slice",
-            disable=not progress,
-            mininterval=_LOG_SECONDS if in_a_file else 0.5,
-            maxinterval=_LOG_SECONDS if in_a_file else 10,
-        )
-        self.dice = state.history[-1]["validation_dice"] if state.history else float("nan")
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def advance(self, state: State) -> None:
-        if self.bar.disable:
-            return
-        epoch = f"{self.recipe.model} {len(state.history) + 1}/{self.recipe.epochs}"
-        self.bar.set_description(epoch, refresh=False)
-        self.bar.set_postfix_str(f"loss {state.loss:.4f}, Dice {self.dice:.3f}", refresh=False)
-        self.bar.update(self.recipe.batch_size)
-
-    def end_epoch(self, row: dict[str, float]) -> None:
-        self.dice = row["validation_dice"]
-        if not self.bar.disable:
-            tqdm.write(
-                f"{self.recipe.model} {row['epoch']:.0f}/{self.recipe.epochs}: loss "
-                f"{row['loss']:.4f}, validation loss {row['validation_loss']:.4f}, Dice "
-                f"{row['validation_dice']:.3f}, {row['seconds']:.0f} s",
-                file=sys.stdout,
-            )
+def _random_states() -> list[torch.Tensor]:
+    """Of the CPU, and of the GPU if there is one."""
+    gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), *gpu]

@@ -19,7 +19,7 @@ from atlaslib.augment import augment
 from atlaslib.batches import Batches, epoch_order
 from atlaslib.cohort import Cohort
 from atlaslib.cost import fits_into_memory
-from atlaslib.evaluation import best_device, fast_layout, half_precision, shrink
+from atlaslib.evaluation import best_device, fast_layout, half_precision
 from atlaslib.models import build_model
 from atlaslib.recipes import Recipe
 from atlaslib.slices import SliceDataset
@@ -61,15 +61,20 @@ class Trainee:
                 f"{self.world.size} processes"
             )
         self.device = best_device()
+        if self.device.type == "cuda":  # the peak of this run, not of one before it
+            torch.cuda.reset_peak_memory_stats()
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.manual_seed(recipe.seed)
         model = self.custom or build_model(recipe.model, **recipe.model_options())
         self.parts = divide(self.cohort, recipe)
-        self.slices, self.validation = (
-            SliceDataset(part, progress=self.progress) for part in self.parts[:2]
-        )
+        with self.world.first_before_others():  # it makes the store, the others find it
+            self.slices, self.validation = (
+                SliceDataset(part, progress=self.progress) for part in self.parts[:2]
+            )
         if recipe.initial_prior:
             set_prior(model, self.slices, recipe)
+        if self.world.size > 1 and self.device.type == "cuda":  # torch has none such for a CPU
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # means over the whole batch
         self.model = fast_layout(model, self.device)
         self.forward: nn.Module = self.model
         steps = recipe.epochs * (
@@ -92,23 +97,14 @@ class Trainee:
         if self.progress:
             tqdm.write(f"{self.device.type}: {self.batches.where}", file=sys.stdout)
 
-    def step(
-        self, images: torch.Tensor, masks: torch.Tensor, mirrored: torch.Tensor
-    ) -> torch.Tensor:
-        """One step of the optimiser; the loss, on the device.
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """One step of the optimiser; the loss, on the device: NaN if a gradient is infinite.
 
         Parameters
         ----------
-        images : (n, channels, 232, 196) uint8
-        masks : (n, 1, 232, 196) uint8, 0 or 1
-        mirrored : (n,) bool
-            Which slices to mirror, if the recipe says so.
+        x : (n, channels, H, W) float32, in 0..1
+        y : (n, 1, H, W) float32, in 0..1
         """
-        turned = None
-        if self.recipe.flip:
-            turned = mirrored.nonzero().flatten().to(self.device, non_blocking=True)
-        x, y = (shrink(part, self.recipe, turned) for part in (images, masks))
-        x /= 255
         if self.recipe.augment:
             x, y = augment(x, y)
         self.optimiser.zero_grad(set_to_none=True)
@@ -119,9 +115,14 @@ class Trainee:
             if not _lacks_memory(error):
                 raise
         if loss is None:  # only here has the failed attempt given its memory back
-            raise TrainingError(self._too_large(self.recipe.micro_batch or len(x)))
+            size = self.recipe.micro_batch or len(x)
+            # of several processes none can try by itself: steps are taken together
+            fits = self._largest_below(size) if self.world.size == 1 else size // 2
+            raise TrainingError(self._does_not_fit(size, fits))
         self.scaler.unscale_(self.optimiser)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        if not self.scaler.is_enabled():  # it leaves out steps with infinite gradients by itself
+            loss = loss + 0 * norm
         self.scaler.step(self.optimiser)
         self.scaler.update()
         return loss
@@ -172,8 +173,8 @@ class Trainee:
         channels = 1 + 2 * self.recipe.neighbours
         return torch.zeros(count, channels, *self.recipe.input_size(), device=self.device)
 
-    def _too_large(self, size: int) -> str:
-        """Which smaller part of a batch would fit, found by trying."""
+    def _largest_below(self, size: int) -> int:
+        """Which smaller part of a batch fits, found by trying; 0 if none does."""
         fits = size // 2
         while fits > 0:
             self.optimiser.zero_grad(set_to_none=True)
@@ -185,18 +186,20 @@ class Trainee:
                 break
             except RuntimeError:
                 fits //= 2
-        return self._does_not_fit(size, fits)
+        return fits
 
     def _does_not_fit(self, size: int, fits: int) -> str:
         where = "GPU" if self.device.type == "cuda" else "computer"
         text = f"{size} slices at once do not fit into the memory of this {where}"
         if not fits:
             return f"{text}, and neither does a single one"
-        return f"{text}; {fits} would: set micro_batch={fits}, which adds up their gradients"
+        would = "would" if self.world.size == 1 else "may"
+        return f"{text}; {fits} {would}: set micro_batch={fits}, which adds up their gradients"
 
 
 def _lacks_memory(error: RuntimeError) -> bool:
-    return "out of memory" in str(error) or "not enough memory" in str(error)
+    said = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA, Windows, Linux
+    return any(words in str(error) for words in said)
 
 
 def set_prior(model: nn.Module, slices: SliceDataset, recipe: Recipe) -> None:

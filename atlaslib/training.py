@@ -15,9 +15,10 @@ from torch import nn
 
 from atlaslib.batches import epoch_batches, epoch_order
 from atlaslib.checkpoints import Stop, locked
-from atlaslib.cohort import Cohort
+from atlaslib.cohort import Cohort, DataError
 from atlaslib.evaluation import validate
 from atlaslib.models import count_parameters
+from atlaslib.progress import Bar
 from atlaslib.recipes import Recipe
 from atlaslib.runs import (
     Run,
@@ -29,7 +30,7 @@ from atlaslib.runs import (
     start,
 )
 from atlaslib.splits import VALIDATION
-from atlaslib.state import Bar, State
+from atlaslib.state import State
 from atlaslib.steps import Trainee, TrainingError, denormals_as_zero, peak_memory_mb
 from atlaslib.world import World, joined
 
@@ -90,6 +91,9 @@ def train(
         if world.first:
             start(folder, recipe, experiment_key(recipe, cohort, model))
         world.wait()
+        if not (folder / "recipe.json").is_file():
+            text = f"not to be found by process {world.rank}; all must share the run's folder"
+            raise DataError(f"{folder}: {text}")
         if not (folder / "provenance.json").is_file():
             with locked(folder) if world.first else contextlib.nullcontext(), denormals_as_zero():
                 _train(
@@ -124,13 +128,14 @@ def _train(
             order, mirrored = epoch_batches(
                 epoch_order(trainee.slices.table, recipe, epoch), recipe, epoch
             )
-            mine = [rows[world.rank :: world.size] for rows in order[state.step :]]
-            for images, masks in trainee.batches.of(mine):
-                flips = mirrored[state.step][world.rank :: world.size]
+            mine = slice(world.rank, None, world.size)  # of each batch
+            chosen = [rows[mine] for rows in order[state.step :]]
+            flips = [each[mine] for each in mirrored[state.step :]]
+            for x, y in trainee.batches.of(chosen, flips):
                 if recipe.decay:
                     done = (epoch + state.step / steps) / recipe.epochs
                     trainee.optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - done)
-                state.took(trainee.step(images, masks, flips))
+                state.took(trainee.step(x, y))
                 bar.advance(state)
                 if stop.asked or state.is_due():
                     state.save()
@@ -151,7 +156,8 @@ def _train(
 
 
 def _validated(trainee: Trainee, world: World) -> dict[str, float]:
-    """Each process segments its share of the validation scans."""
+    """Each process segments its share of the validation scans, by one and the same model."""
+    world.share(trainee.model.buffers())  # means of batch normalisation differ between processes
     positions = range(world.rank, len(trainee.validation.cohort), world.size)
     rows = validate(trainee.model, trainee.validation, trainee.recipe, VALIDATION, positions)
     table = pd.DataFrame(world.gathered(rows))
@@ -185,10 +191,9 @@ def rehearse(recipe: Recipe, cohort: Cohort, steps: int = 3, progress: bool = Tr
     chosen, flips = epoch_batches(order, recipe, 0)
     seconds = []
     trainee.model.train()
-    batches = trainee.batches.of(chosen[: steps + 1])
-    for (images, masks), mirrored in zip(batches, flips, strict=False):
+    for x, y in trainee.batches.of(chosen[: steps + 1], flips[: steps + 1]):
         clock = time.perf_counter()
-        float(trainee.step(images, masks, mirrored))
+        float(trainee.step(x, y))
         seconds.append(time.perf_counter() - clock)
     clock = time.perf_counter()
     validate(trainee.model, trainee.validation, recipe, VALIDATION, range(1))

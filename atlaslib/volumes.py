@@ -14,9 +14,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from isal import igzip, isal_zlib
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
 from atlaslib.cohort import DataError, Scan, read_bytes
 
@@ -26,9 +23,6 @@ HALF_A_VOXEL = 0.5  # mm: a smaller difference moves no voxel onto another
 
 _AT_MOST = 2**28  # bytes that are taken on the word of a compressed file's last four
 
-# What nibabel raises on what is no image, or has less data than its header says.
-_NO_IMAGE = (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError)
-
 
 @dataclass(frozen=True)
 class Image:
@@ -37,6 +31,7 @@ class Image:
     path: Path
     voxels: np.ndarray  # (x, y, z)
     affine: np.ndarray  # (4, 4), voxel indices to mm
+    stored_affine: np.ndarray  # the same for the voxels in the order of the file
     oriented: bool  # False: the header does not say how the head lies, and LAS was assumed
 
 
@@ -62,8 +57,9 @@ def read_image(path: Path, space: str = "MNI") -> Image:
     Raises
     ------
     DataError
-        If the file is missing, cut short or no NIfTI image, is not three-dimensional, or has
-        another shape, voxel size or axes than the MNI grid.
+        If the file is missing, cut short or no NIfTI image, is not three-dimensional, holds no
+        plain numbers or has no place in space, or has another shape, voxel size or axes than the
+        MNI grid.
     """
     content = read_bytes(path)
     try:
@@ -72,22 +68,27 @@ def read_image(path: Path, space: str = "MNI") -> Image:
         raise DataError(f"{path}: damaged or cut short ({error})", "unreadable") from None
     try:
         image = nib.Nifti1Image.from_bytes(content)
-    except _NO_IMAGE as error:
+        stored = image.affine
+    except Exception as error:  # a broken header raises whatever its reader stumbles over
         text = str(error) or "too short"
         raise DataError(f"{path}: not a readable NIfTI image ({text})", "unreadable") from None
     if len(image.shape) != 3:
         text = f"expected 3 dimensions, found {_by(image.shape)} voxels"
         raise DataError(f"{path}: {text}", "4-D")
+    if (kind := image.get_data_dtype()).kind not in "uif":
+        raise DataError(f"{path}: expected numbers, found voxels of {kind}", "unreadable")
+    if not np.isfinite(stored).all() or np.linalg.matrix_rank(stored[:3, :3]) < 3:
+        raise DataError(f"{path}: the header's axes span no space", "affine")
     oriented = bool(image.header["sform_code"] or image.header["qform_code"])
     try:
         image = _without_copy(image, content)
         image = nib.as_closest_canonical(image)
         voxels = np.asanyarray(image.dataobj)
-    except _NO_IMAGE as error:
+    except Exception as error:  # likewise
         raise DataError(f"{path}: damaged or cut short ({error})", "unreadable") from None
     if space == "MNI":
         _check_grid(path, voxels.shape, image.affine)
-    return Image(path, voxels, image.affine, oriented)
+    return Image(path, voxels, image.affine, stored, oriented)
 
 
 def _unzipped(content: bytes) -> bytes:

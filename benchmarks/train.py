@@ -94,11 +94,11 @@ def atlaslib(given: Given) -> Run:
     trainee = given.trainee
     trainee.model.train()
     state = State(Path("benchmark"), trainee, World())  # writes nothing unless it is told to
-    batches = zip(trainee.batches.of(given.rows), given.flips, strict=True)
+    batches = trainee.batches.of(given.rows, given.flips)
 
     def run(steps: int) -> None:
-        for (images, masks), mirrored in itertools.islice(batches, steps):
-            state.took(trainee.step(images, masks, mirrored))
+        for x, y in itertools.islice(batches, steps):
+            state.took(trainee.step(x, y))
 
     return run
 
@@ -109,8 +109,7 @@ def bare(given: Given) -> Run:
     optimiser = given.optimiser(model, fused=True)
     if given.trainee.forward is not given.trainee.model:
         model = torch.compile(model)  # type: ignore[assignment]
-    images, masks = next(given.trainee.batches.of(given.rows[:1]))
-    batch = shrink(images, given.recipe) / 255, shrink(masks, given.recipe)
+    batch = next(given.trainee.batches.of(given.rows[:1], given.flips[:1]))
     return loop(given, model, optimiser, itertools.repeat(batch), half_precision(given.device))
 
 

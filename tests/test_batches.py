@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from atlaslib import SliceDataset, recipe
+from atlaslib import SliceDataset, batches, recipe
 from atlaslib.batches import Batches, epoch_batches, epoch_order
 
 
@@ -30,8 +31,8 @@ def test_epoch_order(data):
 
 def test_batches_are_full_and_keep_the_order():
     chosen = recipe("baseline", "paper", batch_size=30)
-    batches, mirrored = epoch_batches(np.arange(100), chosen, 0)
-    np.testing.assert_array_equal(np.concatenate(batches), np.arange(90))
+    cut, mirrored = epoch_batches(np.arange(100), chosen, 0)
+    np.testing.assert_array_equal(np.concatenate(cut), np.arange(90))
     assert [len(flips) for flips in mirrored] == [30, 30, 30]
     few, _ = epoch_batches(np.arange(20), chosen, 0)
     assert [len(rows) for rows in few] == [20]
@@ -47,49 +48,73 @@ def test_about_half_is_mirrored_and_others_in_another_epoch():
     assert 0.45 < first.float().mean() < 0.55
 
 
-def test_batches_come_in_order_and_hold_the_slices(data):
+@pytest.fixture(params=["held in the memory", "read from the store"])
+def make(request, data, monkeypatch):
+    """Batches of a recipe, from either place."""
+    free = 2**40 if request.param.startswith("held") else 0
+    monkeypatch.setattr(batches, "free_memory", lambda device: free)
+
+    def make(chosen):
+        made = Batches(data, torch.device("cpu"), chosen)
+        assert request.param in made.where
+        return made
+
+    return make
+
+
+def no_flips(rows):
+    return [torch.zeros(len(part), dtype=torch.bool) for part in rows]
+
+
+def test_batches_come_in_order_and_hold_the_slices(data, make):
     rows = [np.array([3, 900, 85]), np.array([86]), np.array([87, 88]), np.array([1500, 2])]
-    batches = Batches(data, torch.device("cpu"), recipe("baseline"))
-    assert "read from the store" in batches.where
-    for chosen, (images, masks) in zip(rows, batches.of(rows), strict=True):
-        expected = data.gather(chosen)
-        assert torch.equal(images.squeeze(1), expected[0])
-        assert torch.equal(masks.squeeze(1), expected[1])
-    assert list(batches.of([])) == []
+    chosen = recipe("baseline", "paper")
+    for part, (x, y) in zip(rows, make(chosen).of(rows, no_flips(rows)), strict=True):
+        images, masks = data.gather(part)
+        assert torch.equal(x.squeeze(1), images.float() / 255)
+        assert torch.equal(y.squeeze(1), masks.float())
+    assert list(make(chosen).of([], [])) == []
 
 
-def test_slices_come_among_their_neighbours(data):
-    chosen = recipe("residual_unet", neighbours=1)
-    ((images, masks),) = Batches(data, torch.device("cpu"), chosen).of([np.array([100, 188])])
-    assert images.shape == (2, 3, 232, 196)
-    assert masks.shape == (2, 1, 232, 196)
-    expected = data.gather([97, 100, 103, 185, 188, 188])
-    assert torch.equal(images.flatten(0, 1), expected[0])
-    assert torch.equal(masks.squeeze(1), expected[1][[1, 4]])
+def test_slices_come_among_their_neighbours(data, make):
+    rows = [np.array([100, 188])]
+    ((x, y),) = make(recipe("residual_unet", "paper", flip=False, neighbours=1)).of(
+        rows, no_flips(rows)
+    )
+    assert x.shape == (2, 3, 232, 196)
+    images, masks = data.gather([97, 100, 103, 185, 188, 188])
+    assert torch.equal(x.flatten(0, 1), images.float() / 255)
+    assert torch.equal(y.squeeze(1), masks[[1, 4]].float())
 
 
-def test_slices_held_in_memory_come_as_those_that_are_read(data):
-    rows = [np.array([3, 900, 188]), np.array([1500])]
-    batches = Batches(data, torch.device("cpu"), recipe("residual_unet", neighbours=1))
-    read = list(batches.of(rows))
-    batches.held = batches._loaded()
-    for ours, theirs in zip(batches.of(rows), read, strict=True):
-        assert all(map(torch.equal, ours, theirs))
+@pytest.mark.parametrize("downsample", [1, 3])
+def test_mirrored_slices_are_mirrored_with_their_masks(data, make, downsample):
+    """In the window, before they are shrunk: 3 does not divide its 152 columns."""
+    chosen = recipe("baseline", downsample=downsample)
+    rows, flips = [np.array([85, 280])], [torch.tensor([True, False])]
+    ((x, y),) = make(chosen).of(rows, flips)
+    for found, whole in zip((x * 255, y), data.gather(rows[0]), strict=True):
+        window = whole[:, None, 23 : 23 + 184, 22 : 22 + 152].double()
+        window[0] = window[0].flip(-1)
+        height, width = chosen.input_size()
+        padded = torch.zeros(2, 1, height * downsample, width * downsample, dtype=torch.double)
+        padded[..., :184, :152] = window
+        expected = F.avg_pool2d(padded, downsample)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-5)
 
 
-def test_an_error_of_the_reader_reaches_the_loop(data):
+def test_an_error_of_the_reader_reaches_the_loop(data, make):
+    rows = [np.array([0]), np.array([10**7])]
     with pytest.raises(IndexError):
-        list(
-            Batches(data, torch.device("cpu"), recipe("baseline")).of(
-                [np.array([0]), np.array([10**7])]
-            )
-        )
+        list(make(recipe("baseline")).of(rows, no_flips(rows)))
 
 
-def test_a_gpu_holds_the_slices(data, gpu):
-    batches = Batches(data, gpu, recipe("baseline"))
-    assert "held in the GPU's memory" in batches.where
-    ((images, masks),) = batches.of([np.array([85, 1000])])
-    expected = data.gather([85, 1000])
-    assert torch.equal(images.cpu().squeeze(1), expected[0])
-    assert torch.equal(masks.cpu().squeeze(1), expected[1])
+@pytest.mark.parametrize("share", [0, 1])
+def test_a_gpu_gives_the_same_batches(data, gpu, monkeypatch, share):
+    """Held there, or copied from pinned memory beside the computing."""
+    chosen, rows = recipe("baseline"), [np.array([85, 1000])] * 9
+    flips = [torch.tensor([True, False])] * 9
+    expected, _ = next(Batches(data, torch.device("cpu"), chosen).of(rows, flips))
+    monkeypatch.setattr(batches, "_SHARE", share)
+    for x, _ in Batches(data, gpu, chosen).of(rows, flips):
+        torch.testing.assert_close(x.cpu(), expected)
