@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -209,17 +209,24 @@ def _session_key(text: object) -> str:
 
 
 def _joined(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Join by the column whose values name most of the subjects, whatever the column is called."""
-    metadata = _read_metadata(path)
-    wanted = set(table.subject.map(subject_key))
-    hits = {name: metadata[name].map(subject_key).isin(wanted).sum() for name in metadata}
-    if not hits or max(hits.values()) == 0:
+    """Join by the column whose values name most of the scans, whatever it is called and wherever.
+
+    It may hold subjects ("031844"), beside sessions in a column of their own or without any, or
+    both in one ("c0003s0002t01").
+    """
+    subjects = table.subject.map(subject_key)
+    keys = {"subject": subjects, "scan": (table.subject + table.session).map(subject_key)}
+    metadata, column, key = max(
+        ((sheet, name, key) for sheet in _read_metadata(path) for name in sheet for key in keys),
+        key=lambda found: found[0][found[1]].map(subject_key).isin(set(keys[found[2]])).sum(),
+        default=(pd.DataFrame(), "", ""),
+    )
+    if column not in metadata or not metadata[column].map(subject_key).isin(set(keys[key])).any():
         return table
-    column = max(hits, key=lambda name: hits[name])
-    left = {"_subject": table.subject.map(subject_key)}
-    right = {"_subject": metadata[column].map(subject_key)}
-    sessions = [name for name in metadata if str(name).strip().casefold().startswith("session")]
-    if sessions:
+    left = {"_key": keys[key]}
+    right = {"_key": metadata[column].map(subject_key)}
+    sessions = [name for name in metadata if name != column and _holds_sessions(metadata[name])]
+    if sessions and key == "subject":
         left["_session"] = table.session.map(_session_key)
         right["_session"] = metadata[sessions[0]].map(_session_key)
     kept = metadata.drop(columns=[column, *sessions[:1]])
@@ -229,11 +236,24 @@ def _joined(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return joined.drop(columns=list(left))
 
 
-def _read_metadata(path: Path) -> pd.DataFrame:
+def _holds_sessions(column: pd.Series) -> bool:
+    """Whether it is called so, or holds nothing but the likes of "t01" and "ses-1"."""
+    if str(column.name).strip().casefold().startswith("session"):
+        return True
+    values = column.dropna().astype(str).str.strip()
+    return len(values) > 0 and bool(values.str.fullmatch(r"(?i)(t|ses-?|session )\d+").all())
+
+
+def _read_metadata(path: Path) -> list[pd.DataFrame]:
+    """The tables of a file: one of CSV, one for each sheet of a workbook."""
     try:
-        if path.suffix.casefold() == ".csv":
-            return pd.read_csv(path, encoding="utf-8-sig", encoding_errors="replace")
-        return pd.read_excel(path)
+        if path.suffix.casefold() != ".csv":
+            return list(pd.read_excel(path, sheet_name=None).values())
+        how: Any = {"encoding": "utf-8-sig", "errors": "replace"}
+        with path.open(**how) as file:  # spreadsheets of some countries write semicolons
+            separator = max(",;\t", key=file.readline().count)
+            file.seek(0)
+            return [pd.read_csv(file, sep=separator)]
     except OSError as error:
         raise unopened(path, error) from None
     except Exception as error:  # a damaged workbook raises whatever its parser stumbles over
@@ -281,7 +301,7 @@ def unopened(path: Path, error: OSError) -> DataError:
 
 @cache
 def source_fingerprint(*names: str) -> str:
-    """Twelve hexadecimal digits of modules of this library; comments and docstrings do not count.
+    """Twelve hexadecimal digits of modules of this library; comments do not count.
 
     Parameters
     ----------
@@ -293,15 +313,8 @@ def source_fingerprint(*names: str) -> str:
     for name in names:
         path = package / name
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            for node in ast.walk(tree):
-                if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False):
-                    del node.body[0]
-            digest.update(ast.dump(tree).encode())
+            digest.update(ast.dump(ast.parse(file.read_text(encoding="utf-8"))).encode())
     return digest.hexdigest()[:12]
-
-
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
 def home() -> Path:

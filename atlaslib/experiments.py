@@ -253,13 +253,25 @@ def provenance(cohort: Cohort, profile: str) -> dict[str, Any]:
 
 
 def outdated(about: dict[str, Any]) -> list[str]:
-    """Why results of such a :func:`provenance` are older than this library; empty if not."""
+    """Why results of such a :func:`provenance` are older than this library; empty if not.
+
+    Those of other code are not older if ``benchmarks/same.py`` has shown that it computes the same.
+    """
     reasons = []
-    if about["code"] != code_fingerprint():
+    if code_fingerprint() not in same_as(about["code"]):
         reasons.append("the code that trains or scores has changed")
     if about["source"] == "synthetic cohort" and about["data"] != data_fingerprint():
         reasons.append("the synthetic cohort is made otherwise")
     return reasons
+
+
+def same_as(code: str, file: Path = RESULTS / "same.json") -> set[str]:
+    """Fingerprints of all code that was shown to end with the same weights and scores."""
+    known = {code}
+    for record in json.loads(file.read_text()):  # the older ones first
+        if not known.isdisjoint(record["codes"]):
+            known.update(record["codes"])
+    return known
 
 
 def _named(table: pd.DataFrame, job: Job) -> pd.DataFrame:

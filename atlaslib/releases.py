@@ -17,7 +17,7 @@ from pathlib import Path
 
 from atlaslib.cohort import SYNTHETIC_MARK, Cohort, DataError, Scan, subject_key, unopened
 
-_END = r"\.nii(\.gz)?"
+_END = r"(?i:\.nii(\.gz)?)"
 _MNI_2 = "_space-MNI152NLin2009aSym"
 # release: how its T1 and its masks are called. What a name does not hold comes from the folders.
 _NAMES = {
@@ -46,6 +46,7 @@ _EXPECTED = (
     "c0001/SUBJECTt01/SUBJECTt01_t1w_stx.nii.gz (R1.2) or "
     f"Training/R001/SUBJECT/ses-1/anat/SUBJECT_ses-1{_MNI_2}_T1w.nii.gz (R2.0)"
 )
+_SYSTEM = ("lost+found", "$RECYCLE.BIN", "System Volume Information")  # of a disk, not of ATLAS
 _ARCHIVE = (".tgz", ".tar.gz", ".tar", ".zip", ".enc", ".aes")
 
 
@@ -135,10 +136,12 @@ def survey(root: str | os.PathLike[str]) -> Survey:
             if any(folder in (*path.parents, *_above(root)) for folder in marked):
                 name = dataclasses.replace(name, release="synthetic")
             files[name][part].append(path)
+        elif re.search(f"{_END}$", path.name):
+            text = "left out: no file of ATLAS has such a name"
+            out.faults.append(DataError(f"{path}: {text}", "unknown name", blocks=False))
     if not files:
-        if out.faults:
-            raise out.faults[0]
-        raise _nothing(root)
+        blocking = [fault for fault in out.faults if fault.blocks]
+        raise blocking[0] if blocking else _nothing(root)
     out.release = _only_release(files, out.faults)
     if any(name.space == "MNI" for name in files):
         files = {name: parts for name, parts in files.items() if name.space == "MNI"}
@@ -165,7 +168,7 @@ def _walk(root: Path, faults: list[DataError]) -> Iterator[Path]:
 
     seen = set()
     for folder, below, names in os.walk(root, onerror=refused, followlinks=True):
-        below[:] = sorted(name for name in below if not name.startswith("."))
+        below[:] = sorted(n for n in below if not n.startswith(".") and n not in _SYSTEM)
         identity = os.path.realpath(folder)
         if identity in seen:  # a link that leads back up
             below.clear()

@@ -3,7 +3,8 @@
     python benchmarks/data.py [--scans 24] [--root FOLDER] [--out FILE.json]
 
 Every reader delivers the same slices of the same files: each axial slice once an epoch, shuffled,
-in batches of 16, as float32 images and masks (n, 1, 232, 196). The mask is the union of the
+in batches of 16, as float32 images and masks (n, 1, 232, 196); atlaslib also as the bytes that its
+training takes, which the device scales as part of the first step. The mask is the union of the
 scan's masks above 0. Images differ by scale: each reader takes the percentiles that its users do.
 
 Each measurement is a fresh process (imports are not timed) with an empty folder for the cache:
@@ -77,6 +78,19 @@ def atlaslib(cohort: Cohort, folder: Path) -> Epoch:
         return torch.from_numpy(scaled).unsqueeze(1), masks.unsqueeze(1).float()
 
     return lambda workers: loader(range(len(slices)), read, workers)
+
+
+def atlaslib_bytes(cohort: Cohort, folder: Path) -> Epoch:
+    """As ``atlaslib.train`` takes slices from the store: bytes, shuffled, without a DataLoader."""
+    os.environ["ATLASLIB_HOME"] = str(folder)
+    slices = SliceDataset(cohort, progress=False)
+
+    def epoch(workers: int) -> Iterator[Batch]:
+        for chosen in torch.randperm(len(slices)).split(BATCH):
+            images, masks = slices.gather(chosen.numpy())
+            yield images.unsqueeze(1), masks.unsqueeze(1)
+
+    return epoch
 
 
 def union(masks: torch.Tensor) -> torch.Tensor:
@@ -207,13 +221,15 @@ def plain(cohort: Cohort, folder: Path) -> Epoch:
 
 READERS = {  # function, module imported before the clock starts, name in the table
     "atlaslib": (atlaslib, "nilearn.datasets", "atlaslib"),
+    "atlaslib-bytes": (atlaslib_bytes, "nilearn.datasets", "atlaslib, bytes"),
     "monai-cache": (monai_cache, "monai.data", "MONAI CacheDataset"),
     "monai-disk": (monai_disk, "monai.data", "MONAI PersistentDataset"),
     "monai-disk-mixed": (monai_disk_mixed, "monai.data", "MONAI PersistentDataset, mixed"),
     "torchio": (torchio, "torchio", "TorchIO Queue"),
     "plain": (plain, "nibabel", "plain nibabel"),
 }
-WARM_ONLY = ("monai-disk-mixed",)  # cold, it differs from the reader above it by its epoch alone
+# cold, these differ from the readers above them by their epoch alone
+WARM_ONLY = ("atlaslib-bytes", "monai-disk-mixed")
 NOTES = f"""MONAI's CacheDataset holds all volumes in memory, the others do not. TorchIO and the
 plain reader have no cache. PersistentDataset and TorchIO shuffle the slices of {HELD} scans at a
 time, the others ("mixed" too) all slices. "Mixed" and the plain reader are extrapolated from
@@ -228,7 +244,8 @@ def run_epochs(epoch: Epoch, workers: int, seconds: float = 0) -> tuple[int, flo
     while count == 0 or time.perf_counter() - begun < seconds:
         for images, masks in epoch(workers):
             assert images.shape == masks.shape == (len(images), 1, *SLICE)
-            assert images.dtype == masks.dtype == torch.float32
+            assert images.dtype == masks.dtype
+            assert images.dtype in (torch.float32, torch.uint8)
             count += len(images)
     return count, time.perf_counter() - begun
 

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from volumes import AFFINE, box, head, save
 
 import atlaslib
+from atlaslib import experiments
 from atlaslib.volumes import GRID
 
-PATH = Path(__file__).resolve().parent.parent / "benchmarks" / "data.py"
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 DEPTH = GRID[2]
 
 
-@pytest.fixture(scope="module")
-def data() -> Iterator[ModuleType]:
-    """The script as a module, with one thread, as it measures: more only wait for each other."""
-    spec = importlib.util.spec_from_file_location("benchmarks_data", PATH)
+def script(name: str) -> ModuleType:
+    """A benchmark as a module."""
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def data() -> Iterator[ModuleType]:
+    """With one thread, as it measures: more only wait for each other."""
+    module = script("data")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield module
@@ -93,6 +103,18 @@ def same_picture(image: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.allclose(*ends, atol=1e-6)
 
 
+def test_bytes_are_the_same_slices(
+    data: ModuleType, ours: dict[bytes, torch.Tensor], pair: atlaslib.Cohort, tmp_path: Path
+) -> None:
+    found = {
+        mask.numpy().tobytes(): image
+        for batch in data.atlaslib_bytes(pair, tmp_path)(0)
+        for image, mask in zip(*batch, strict=True)
+    }
+    assert found.keys() == ours.keys()
+    assert all(torch.equal(found[key][0] / 255, ours[key]) for key in ours)
+
+
 def test_our_slices_come_once_each(ours: dict[bytes, torch.Tensor], pair: atlaslib.Cohort) -> None:
     slices = atlaslib.SliceDataset(pair, progress=False)
     images, masks = slices.gather(range(len(slices)))
@@ -147,11 +169,7 @@ def test_every_program_trains(
 ) -> None:
     """Whatever is not installed is named and left out."""
     monkeypatch.setitem(sys.modules, "data", data)
-    spec = importlib.util.spec_from_file_location("benchmarks_train", PATH.with_name("train.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
+    train = script("train")
     tiny = atlaslib.recipe("baseline", "smoke", width=2)
     table, limits = train.compare(tiny, cohort, 2)
     rates = table["slices/s"]
@@ -160,3 +178,41 @@ def test_every_program_trains(
     assert np.isfinite(rates).all()
     assert (rates > 0).all()
     assert all(value > 0 for value in limits.values())
+
+
+def test_versions_that_compute_the_same_are_told_from_others(
+    data: ModuleType,
+    cohort: atlaslib.Cohort,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "data", data)
+    monkeypatch.setenv("ATLASLIB_HOME", str(tmp_path / "home"))
+    same = script("same")
+    chosen = atlaslib.recipe("baseline", "smoke", width=2, epochs=1)
+    run = atlaslib.train(chosen, cohort, progress=False)
+    monkeypatch.setattr(same, "jobs", lambda *_: [experiments.Job("baseline", 0, chosen)])
+    monkeypatch.setattr(atlaslib, "open_cohort", lambda profile: cohort)
+    note = tmp_path / "results" / "same.json"
+    (note.parent / "claims").mkdir(parents=True)
+    note.write_text("[]")
+    (note.parent / "claims" / "smoke.json").write_text('{"code": "of old"}')
+    given = ["same.py", "--profile", "smoke", "--results", str(note.parent)]
+    monkeypatch.setattr(sys, "argv", given)
+
+    with pytest.raises(SystemExit, match="baseline: no run by the older version"):
+        same.main()
+    older = shutil.copytree(run.folder, run.folder.with_name("older"))
+    about = json.loads((older / "provenance.json").read_text()) | {"code": "of old"}
+    (older / "provenance.json").write_text(json.dumps(about))
+    seconds = pd.read_csv(older / "history.csv", dtype=str).assign(seconds="9")
+    seconds.to_csv(older / "history.csv", index=False)  # a slower machine computes the same
+    same.main()
+    assert experiments.same_as("of old", note) == {"of old", run.provenance["code"]}
+    assert experiments.same_as("another", note) == {"another"}
+
+    weights = bytearray((older / "weights.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (older / "weights.safetensors").write_bytes(weights)
+    with pytest.raises(SystemExit, match=r"baseline: other weights\.safetensors"):
+        same.main()

@@ -149,6 +149,14 @@ def test_prediction_lies_over_a_scan_of_any_orientation(run, cohort, tmp_path):
     assert mask.get_data_dtype() == np.uint8
 
 
+def test_a_scan_is_known_by_its_content_not_by_its_name(run, cohort, tmp_path):
+    """People rename .nii.gz to .nii, and the other way round."""
+    path = tmp_path / "renamed.nii"
+    path.write_bytes(cohort[0].t1.read_bytes())
+    mask, expected = predict(run, path), predict(run, cohort[0])
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), np.asarray(expected.dataobj))
+
+
 def test_prediction_finds_the_dark_box(run, cohort):
     chance = probabilities(run, cohort[5])
     true = to_slices(read_scan(cohort[5]).mask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -240,14 +241,30 @@ def no_axes(path: Path) -> None:
     nib.save(image, path)
 
 
-@pytest.mark.parametrize("spoil", [complex_voxels, no_axes])
-def test_a_header_that_breaks_the_reader_is_a_fault_like_others(spoil, folder, capsys):
+def absurd_size(path: Path) -> None:
+    """More voxels than any memory holds, in a file of the usual length."""
+    content = bytearray(nib.Nifti1Image(head(), AFFINE).to_bytes())
+    content[40:56] = np.array([3, *[32767] * 3, *[1] * 4], "<i2").tobytes()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (complex_voxels, "expected numbers, found voxels of complex64"),
+        (no_axes, "the header's axes span no space"),
+        (absurd_size, "damaged or cut short"),
+    ],
+)
+def test_a_header_that_breaks_the_reader_is_a_fault_like_others(spoil, says, folder, capsys):
     path = folder / "Site2" / "031844" / "t01" / T1
     spoil(path)
     assert main(["check", str(folder)]) == 1
     printed = capsys.readouterr().out
-    assert [line for line in printed.splitlines() if str(path) in line and "unreadable" in line]
+    assert [line for line in printed.splitlines() if f"{path}: {says}" in line]
     assert "4 scans of 3 subjects, 1 faults" in printed
+    with pytest.raises(atlaslib.DataError, match=re.escape(f"{path}: {says}")):  # elsewhere, too
+        atlaslib.SliceDataset(atlaslib.load_cohort(folder), progress=False)
 
 
 def test_masks_that_mark_nothing_at_all_block_training(folder):

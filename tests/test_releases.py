@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import trees
 
@@ -188,6 +189,35 @@ def test_metadata_of_2_0_is_joined_from_a_workbook(columns, tmp_path):
         assert np.isnan(days["sub-r001s002"])
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"Subject": ["c0003s0002", "c0003s0002", "c0010s0001"], "Session": [" t01", "t02", "t01"]},
+        {"INDI ID": ["C0003s0002", "c0003s0002", "c0010s0001"], "Visit": ["t01", "t02", "t01"]},
+        {"Scan": ["c0003s0002t01", "c0003s0002t02", "c0010s0001t01"]},
+    ],
+)
+def test_metadata_of_1_2_is_joined_from_whichever_sheet_holds_it(columns, tmp_path):
+    top = trees.release_1_2(tmp_path)
+    with pd.ExcelWriter(top / "ATLAS_Meta-Data_Release_1.2.xlsx") as book:
+        pd.DataFrame({"Legend": ["LH: left hemisphere"]}).to_excel(book, sheet_name="read me")
+        data = pd.DataFrame({**columns, "Lesions": [1, 2, 3]})
+        data.to_excel(book, sheet_name="data", index=False)
+    table = load_cohort(top).table().set_index(["subject", "session"])
+    assert table.Lesions.dropna().to_dict() == {
+        ("c0003s0002", "t01"): 1, ("c0003s0002", "t02"): 2, ("c0010s0001", "t01"): 3,
+    }  # fmt: skip
+    assert len(table) == 4
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_metadata_may_be_separated_as_other_countries_do(separator, tmp_path):
+    top = trees.release_1_1(tmp_path)
+    path = next(top.glob("*.csv"))
+    path.write_text(path.read_text().replace(",", separator))
+    assert list(load_cohort(top).table()["Stroke type"].dropna()) == ["Embolic", "Lacunar", "Later"]
+
+
 def test_metadata_of_other_people_is_left_alone(tmp_path):
     top = trees.release_2_0(tmp_path)
     trees.workbook(top / "metadata.xlsx", {"Subject ID": ["x", "y"], "Days": [1, 2]})
@@ -228,6 +258,31 @@ def test_all_faults_are_listed_not_the_first(tmp_path):
     for _, text in found:
         assert str(top) in text
         assert "\n" not in text
+
+
+def test_images_of_other_names_are_not_passed_over_in_silence(tmp_path):
+    top = trees.release_1_1(tmp_path)
+    folder = top / "Site8/090012/t01"
+    copy = folder / "090012_LesionSmooth_stx (1).nii.gz"
+    shutil.copy(folder / "090012_LesionSmooth_stx.nii.gz", copy)
+    assert faults(top) == [("unknown name", f"{copy}: left out: no file of ATLAS has such a name")]
+    assert who(load_cohort(top)) == WHO["R1.1"]  # worth a look, and no more
+
+
+def test_names_that_end_in_capitals_are_known(tmp_path):
+    top = trees.release_1_1(tmp_path)
+    for path in list(top.rglob("*.nii.gz")):
+        path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
+    assert who(load_cohort(top)) == WHO["R1.1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="Windows has other rights")
+def test_a_folder_of_the_disk_itself_is_no_fault(tmp_path, without_rights):
+    trees.release_1_1(tmp_path / "disk")
+    (tmp_path / "disk" / "lost+found").mkdir()
+    with without_rights(tmp_path / "disk" / "lost+found"):
+        assert survey(tmp_path / "disk").faults == []
+        assert who(load_cohort(tmp_path / "disk")) == WHO["R1.1"]
 
 
 def test_leading_zeros_make_no_second_person(tmp_path):

@@ -143,6 +143,32 @@ def test_one_wrong_byte_is_found_and_mended(place, scan_writer, tmp_path, store)
     assert path.read_bytes() == good
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("PERCENTILES", (2.0, 98.0)), ("LEVELS", (0.0, 255.0)), ("_VERSION", 99)]
+)
+def test_other_settings_build_another_store(name, value, scan_writer, tmp_path, store, monkeypatch):
+    scan_writer()
+    cohort = load_cohort(tmp_path)
+    atlaslib.SliceDataset(cohort, progress=False)
+    (before,) = store.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(slices, name, value)
+        atlaslib.SliceDataset(cohort, progress=False)
+        assert len(list(store.iterdir())) == 2
+    written = before.stat().st_mtime_ns
+    atlaslib.SliceDataset(cohort, progress=False)  # and back, without building anything
+    assert (len(list(store.iterdir())), before.stat().st_mtime_ns) == (2, written)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="Windows has other rights")
+def test_a_store_without_rights_is_one_line(scan_writer, tmp_path, store, without_rights):
+    scan_writer()
+    cohort = load_cohort(tmp_path)
+    atlaslib.SliceDataset(cohort, progress=False)
+    with without_rights(store), pytest.raises(DataError, match="no right to read it"):
+        atlaslib.SliceDataset(cohort, progress=False)
+
+
 def test_two_programs_build_the_same_store(tmp_path, store):
     root = many(tmp_path, 4)
     command = [sys.executable, "-c", BUILD, str(root)]
