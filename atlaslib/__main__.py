@@ -144,6 +144,7 @@ def _check(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> None:
     from atlaslib.recipes import parse_changes
     from atlaslib.training import rehearse
+    from atlaslib.world import leave
 
     chosen = atlaslib.recipe(options.name, options.profile, **parse_changes(options.changes))
     cohort = atlaslib.load_cohort(options.data)
@@ -151,6 +152,7 @@ def _train(options: argparse.Namespace) -> None:
         print(rehearse(chosen, cohort).to_string())
         return
     run = atlaslib.train(chosen, cohort, out=options.out, tensorboard=options.tensorboard)
+    leave()
     best = run.history.validation_dice.max() if len(run.history) else float("nan")
     print(f"{run.folder}: finished, best validation Dice {best:.3f} ({run.provenance['source']})")
 

@@ -157,7 +157,7 @@ class Batches:
         stack = with_neighbours(rows, self.recipe)
         images, masks = self.slices.gather(stack.ravel())
         images, masks = (part.view(*stack.shape, *SLICE) for part in (images, masks))
-        masks = masks[:, self.recipe.neighbours :][:, :1]
+        masks = masks[:, self.recipe.neighbours, None].contiguous()
         if self.device.type == "cuda":  # from pinned memory the copy overlaps with computing
             return images.pin_memory(), masks.pin_memory()
         return images, masks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import time
 
 import numpy as np
@@ -59,7 +60,8 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info()[0]
-    return psutil.virtual_memory().available
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun started here
+    return psutil.virtual_memory().available // sharing
 
 
 def fits_into_memory(model: nn.Module, x: torch.Tensor) -> int:

@@ -25,6 +25,7 @@ from atlaslib.volumes import Image, read_t1
 THRESHOLD = 0.5  # on the probability, as in the original code
 VOXEL_ML = 0.001  # a voxel is 1 mm3
 _AT_ONCE = 27  # slices per forward pass on a CPU, whose cache holds them: 189 is 7 x 27
+_ROOM = 50  # slices of a step of training, which takes more memory than segmenting a volume at once
 
 
 def best_device() -> torch.device:
@@ -158,8 +159,9 @@ def _logit_parts(
 
 
 def at_once(device: torch.device, recipe: Recipe) -> int:
-    """Slices per forward pass: on a GPU a whole volume, unless its memory is short."""
-    return _AT_ONCE if device.type == "cpu" else recipe.micro_batch or GRID[2]
+    """Slices per forward pass: on a GPU a whole volume, if training shows that it has the room."""
+    has_room = (recipe.micro_batch or recipe.batch_size) >= _ROOM
+    return GRID[2] if device.type == "cuda" and has_room else _AT_ONCE
 
 
 def counts(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

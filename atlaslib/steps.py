@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,10 +79,14 @@ class Trainee:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # means over the whole batch
         self.model = fast_layout(model, self.device)
         self.forward: nn.Module = self.model
-        steps = recipe.epochs * (
-            len(epoch_order(self.slices.table, recipe, 0)) // recipe.batch_size
-        )
-        if self.device.type == "cuda" and steps >= _LONG and find_spec("triton"):
+        count = len(epoch_order(self.slices.table, recipe, 0))
+        if self.world.size > 1 and count < recipe.batch_size:
+            raise TrainingError(
+                f"{count} slices to train on are less than a batch of {recipe.batch_size}, which "
+                f"{self.world.size} processes would share"
+            )
+        steps = recipe.epochs * count // recipe.batch_size
+        if self.device.type == "cuda" and steps >= _LONG and can_compile(self.model):
             self.forward = torch.compile(self.forward)  # type: ignore[assignment]
         if self.world.size > 1:
             torch.manual_seed(recipe.seed + self.world.rank)  # each drops out other activations
@@ -160,7 +166,7 @@ class Trainee:
         """Refuse what the computer lacks memory for: it would end the program without a word."""
         size = self.recipe.micro_batch or self.recipe.batch_size // self.world.size
         try:
-            fits = fits_into_memory(self.model, self._zeros(2)) // self.world.size
+            fits = fits_into_memory(self.model, self._zeros(2))
         except RuntimeError as error:
             if not _lacks_memory(error):
                 raise
@@ -195,6 +201,17 @@ class Trainee:
             return f"{text}, and neither does a single one"
         would = "would" if self.world.size == 1 else "may"
         return f"{text}; {fits} {would}: set micro_batch={fits}, which adds up their gradients"
+
+
+def can_compile(model: nn.Module) -> bool:
+    """Whether ``torch.compile`` has what it needs on this machine, and gains anything."""
+    return (
+        find_spec("triton") is not None
+        and torch.cuda.get_device_capability() >= (7, 0)
+        and any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
+        # it breaks the graph at each of these
+        and not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+    )
 
 
 def _lacks_memory(error: RuntimeError) -> bool:

@@ -32,7 +32,7 @@ from atlaslib.runs import (
 from atlaslib.splits import VALIDATION
 from atlaslib.state import State
 from atlaslib.steps import Trainee, TrainingError, denormals_as_zero, peak_memory_mb
-from atlaslib.world import World, joined
+from atlaslib.world import World, join
 
 
 def train(
@@ -55,7 +55,8 @@ def train(
     the same recipe, cohort and code is read, not repeated.
 
     Started by ``torchrun``, the processes share each batch (DistributedDataParallel), and the
-    first one writes.
+    first one writes. They end where one process would, up to rounding, but for what looks at a
+    batch as a whole: the Dice loss is that of each share, and so is batch normalisation on a CPU.
 
     Parameters
     ----------
@@ -87,21 +88,21 @@ def train(
         If the loss is no longer a number, or a batch does not fit into memory.
     """
     folder = Path(out) if out is not None else run_folder(recipe, cohort, model)
-    with joined() as world:
-        if world.first:
-            start(folder, recipe, experiment_key(recipe, cohort, model))
-        world.wait()
-        if not (folder / "recipe.json").is_file():
-            text = f"not to be found by process {world.rank}; all must share the run's folder"
-            raise DataError(f"{folder}: {text}")
-        if not (folder / "provenance.json").is_file():
-            with locked(folder) if world.first else contextlib.nullcontext(), denormals_as_zero():
-                _train(
-                    folder, recipe, cohort, model, world, progress and world.first, tensorboard,
-                    after_epoch,
-                )  # fmt: skip
-        world.wait()
-        return load_run(folder, model)
+    world = join()
+    if world.first:
+        start(folder, recipe, experiment_key(recipe, cohort, model))
+    world.wait()
+    if not (folder / "recipe.json").is_file():
+        text = f"not to be found by process {world.rank}; all must share the run's folder"
+        raise DataError(f"{folder}: {text}")
+    if not (folder / "provenance.json").is_file():
+        with locked(folder) if world.first else contextlib.nullcontext(), denormals_as_zero():
+            _train(
+                folder, recipe, cohort, model, world, progress and world.first, tensorboard,
+                after_epoch,
+            )  # fmt: skip
+    world.wait()
+    return load_run(folder, model)
 
 
 def _train(
@@ -117,6 +118,7 @@ def _train(
     trainee = Trainee(recipe, cohort, custom, world, progress)
     state = State(folder, trainee, world)
     state.resume()
+    world.wait()  # the first process removes checkpoints when it is done
     writer = _tensorboard(folder) if tensorboard and world.first else None
     steps = len(epoch_order(trainee.slices.table, recipe, 0)) // recipe.batch_size or 1
     bar = Bar(recipe, steps, state, progress)

@@ -6,12 +6,11 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-
-from atlaslib.evaluation import best_device
 
 
 @dataclass(frozen=True)
@@ -62,17 +61,26 @@ class World:
         return [row for part in parts for row in part]
 
 
-@contextmanager
-def joined() -> Iterator[World]:
-    """The world of this process, found in the variables that ``torchrun`` sets."""
+def join() -> World:
+    """The world of this process, found in the variables that ``torchrun`` sets.
+
+    It stays for further runs. No process that fails takes leave of the others, for it would wait
+    for them: it ends, and ``torchrun`` ends them.
+    """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
-        yield World()
-        return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if best_device().type == "cuda" else "gloo")
-    try:
-        yield World(dist.get_rank(), size)
-    finally:
+        return World()
+    if not dist.is_initialized():
+        gpu = None
+        if torch.cuda.is_available():
+            gpu = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(gpu)
+        # others wait for the first one while it makes the store or saves, however long that takes
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(days=1), device_id=gpu)
+    return World(dist.get_rank(), size)
+
+
+def leave() -> None:
+    """When all has gone well."""
+    if dist.is_initialized():
         dist.destroy_process_group()

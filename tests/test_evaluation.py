@@ -24,6 +24,7 @@ from atlaslib import (
 )
 from atlaslib.evaluation import (
     WINDOW,
+    at_once,
     counts,
     grow,
     half_precision,
@@ -176,6 +177,13 @@ def test_summary(run, cohort):
     assert (row.scans, row.subjects) == (8, 7)
     assert row.dice == pytest.approx(table.dice.mean())
     assert row.low <= row.dice <= row.high
+
+
+def test_a_gpu_segments_whole_volumes_if_training_shows_that_it_has_room():
+    gpu, paper = torch.device("cuda"), recipe("baseline", "paper")
+    assert at_once(gpu, paper) == 189
+    assert at_once(gpu, recipe("baseline", "paper", micro_batch=8)) == 27
+    assert at_once(torch.device("cpu"), paper) == 27
 
 
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])

@@ -154,6 +154,32 @@ def test_a_batch_that_would_end_the_program_is_refused_on_a_cpu(cohort, tmp_path
         train(RECIPE, cohort, out=tmp_path / "c", model=model, progress=False)
 
 
+def test_compiling_needs_a_compiler_and_a_gpu_that_it_knows(monkeypatch):
+    monkeypatch.setattr(steps, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    monkeypatch.setattr(steps.shutil, "which", lambda name: "/bin/gcc" if name == "gcc" else None)
+    model = nn.Sequential(nn.BatchNorm2d(2))
+    assert steps.can_compile(model)
+    assert not steps.can_compile(nn.SyncBatchNorm.convert_sync_batchnorm(model))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 0))  # a P100
+    assert not steps.can_compile(nn.Conv2d(1, 1, 1))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(steps.shutil, "which", lambda name: None)
+    assert not steps.can_compile(nn.Conv2d(1, 1, 1))
+
+
+def test_a_run_of_another_gpu_goes_on(cohort, tmp_path):
+    """Where it began there was no scaler, or there was one and here is none."""
+    trainee = ready(cohort)
+    begun = State(tmp_path, trainee, World())
+    begun.save()
+    trainee.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    State(tmp_path, trainee, World()).resume()
+    State(tmp_path, trainee, World()).save()
+    trainee.scaler = torch.amp.GradScaler("cpu", enabled=False)
+    State(tmp_path, trainee, World()).resume()
+
+
 def test_other_errors_are_not_taken_for_lack_of_memory(cohort, tmp_path):
     with pytest.raises(RuntimeError, match="channels"):
         train(RECIPE, cohort, out=tmp_path / "r", model=nn.Conv2d(3, 1, 1), progress=False)

@@ -13,15 +13,20 @@ from safetensors.torch import load_file
 
 import atlaslib
 from atlaslib import recipe, train
+from atlaslib.checkpoints import load_checkpoint, save_checkpoint
+from atlaslib.state import State
+from atlaslib.steps import Trainee
 from atlaslib.world import World
 
 # no dropout, for each process drops out other activations
 CHANGES = {"width": 2, "dropout": 0.0, "epochs": 2}
 
 
+RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
 def torchrun(cohort: atlaslib.Cohort, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "atlaslib", "train", "baseline", "--profile", "smoke"]
+    command = [*RUN, "-m", "atlaslib", "train", "baseline", "--profile", "smoke"]
     command += ["--data", str(cohort.root), "--out", str(folder), *more]
     for name, value in CHANGES.items():
         command += ["--set", f"{name}={value}"]
@@ -49,6 +54,49 @@ def test_a_batch_that_cannot_be_shared_is_refused(cohort, tmp_path):
     done = torchrun(cohort, tmp_path / "two", "--set", "batch_size=5")
     assert done.returncode != 0
     assert "a batch of 5 slices cannot be shared evenly by 2 processes" in done.stderr
+
+
+TWICE = """
+import sys, time, torch, atlaslib
+from atlaslib.checkpoints import load_checkpoint
+torch.set_num_threads(1)
+cohort = atlaslib.load_cohort(sys.argv[1])
+chosen = atlaslib.recipe("resnet", "smoke", width=2, epochs=1)
+run = atlaslib.train(chosen, cohort, out=sys.argv[2] + "/a", progress=False)
+validation = cohort.split(seed=chosen.split_seed)[1]
+found = atlaslib.evaluate(run, validation, progress=False)
+row = run.history.iloc[0]
+assert abs(found.loss.mean() - row.validation_loss) < 1e-6, (found.loss.mean(), row.validation_loss)
+atlaslib.train(chosen, cohort, out=sys.argv[2] + "/a", progress=False)  # finished: only read
+atlaslib.train(atlaslib.recipe("baseline", "smoke", width=2, epochs=1), cohort,
+               out=sys.argv[2] + "/b", progress=False)
+"""
+
+
+def test_a_script_may_train_twice_and_validates_one_model(cohort, tmp_path):
+    """Processes see other slices, so their batch normalisation has seen other means: the scores are
+    those of the weights that are kept."""
+    script = tmp_path / "twice.py"
+    script.write_text(TWICE)
+    command = [*RUN, str(script), str(cohort.root), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert atlaslib.load_run(tmp_path / "b").provenance["processes"] == 2
+
+
+def test_each_process_gets_its_own_random_numbers_back(cohort, tmp_path):
+    trainee = Trainee(recipe("baseline", "smoke", width=2), cohort, None, World(), False)
+    state = State(tmp_path, trainee, World())
+    state.save()
+    content = load_checkpoint(tmp_path, torch.device("cpu"))
+    mine = torch.Generator().manual_seed(5).get_state()
+    content["random"] = [content["random"][0], [mine]]  # as two processes save it
+    save_checkpoint(tmp_path, content)
+    State(tmp_path, trainee, World(rank=1, size=2)).resume()
+    assert torch.equal(torch.get_rng_state(), mine)
+    torch.manual_seed(7)
+    State(tmp_path, trainee, World(rank=2, size=3)).resume()  # other processes than before
+    assert torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(7).get_state())
 
 
 def test_alone_is_a_world_of_one():

@@ -182,7 +182,8 @@ def plot_benchmark(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     for axis, (measure, title) in zip(axes.flat, measures.items(), strict=False):
         values = table[table.measure == measure].set_index("reader").value.reindex(readers)
         values = values.where(values > 0)  # nothing kept is no bar
-        shades = [COLOURS["lesion"], *[COLOURS["zero"]] * (len(readers) - 1)]
+        own = readers[0]  # in each of its ways
+        shades = [COLOURS["lesion" if name.startswith(own) else "zero"] for name in readers]
         bars = axis.barh(readers, values, color=shades)
         labels = ["" if np.isnan(value) else short(value) for value in values]
         axis.bar_label(bars, labels, padding=3, fontsize=8)
