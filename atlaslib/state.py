@@ -115,10 +115,8 @@ class State:
         """Keep the weights if they are the best so far; write checkpoint and history."""
         self._look(self.total / max(self.step, 1), self.bad)
         self.history.append(row)
-        dice = row["validation_dice"]
-        reached = (dice if np.isfinite(dice) else 0.0, -row["validation_loss"])
-        if reached > self.best:
-            self.best, self.weights = reached, self._copy()
+        if _reached(row) > self.best:
+            self.best, self.weights = _reached(row), self._copy()
         self.step, self.total, self._before = 0, torch.zeros_like(self.total), 0.0
         self._clock = time.perf_counter()
         self.save()
@@ -128,8 +126,10 @@ class State:
     def is_stuck(self) -> bool:
         """Whether validation has not improved for as many epochs as the recipe has patience."""
         patience = self.trainee.recipe.patience
-        reached = [-1.0, *np.nan_to_num([row["validation_dice"] for row in self.history])]
-        return patience is not None and len(self.history) - int(np.argmax(reached)) >= patience
+        if patience is None or not self.history:
+            return False
+        reached = [_reached(row) for row in self.history]
+        return len(reached) - 1 - reached.index(max(reached)) >= patience
 
     def _write_history(self) -> None:
         columns = ["epoch", "loss", "validation_loss", "validation_cross_entropy",
@@ -145,6 +145,12 @@ class State:
         self._write_history()
         write_json(self.folder / "provenance.json", provenance)
         drop_checkpoints(self.folder)
+
+
+def _reached(row: dict[str, float]) -> tuple[float, float]:
+    """Validation Dice, and of equals the lower loss: it falls before anything is segmented."""
+    dice = row["validation_dice"]
+    return (dice if np.isfinite(dice) else 0.0, -row["validation_loss"])
 
 
 def _random_states() -> list[torch.Tensor]:
