@@ -17,7 +17,10 @@ from atlaslib.models import build_model
 from atlaslib.recipes import Recipe
 from atlaslib.runs import Run, write_json
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "data" / "weights"
+_HERE = Path(__file__).resolve().parent
+_CLONE = _HERE.parent / "data" / "weights"
+#: ``data/weights`` of a clone, or the copy in an installed library.
+WEIGHTS = _CLONE if _CLONE.is_dir() else _HERE / "weights"
 
 
 def publish(run: Run, table: pd.DataFrame, folder: Path = WEIGHTS) -> Path:
@@ -57,7 +60,7 @@ def load_pretrained(name: str, folder: Path = WEIGHTS) -> nn.Module:
     ----------
     name : {"baseline"}
     folder : path
-        Where the weights and cards are; by default ``data/weights`` of a clone.
+        Where the weights and cards are; by default those that come with the library.
 
     Raises
     ------

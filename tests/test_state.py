@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pandas as pd
 import pytest
 import torch
@@ -42,6 +44,16 @@ def test_the_weights_of_the_best_epoch_are_kept(state):
         state.end_epoch(row(epoch, dice, loss))
         kept.append(state.weights[name].flatten()[0].item())
     assert kept == [1, 2, 2, 4, 4]
+
+
+def test_patience_lasts_while_the_loss_falls(state):
+    """Plain cross entropy learns for epochs before the first voxel is marked."""
+    state.trainee.recipe = dataclasses.replace(RECIPE, patience=2)
+    stuck = []
+    for epoch, loss in enumerate((0.5, 0.4, 0.3, 0.3, 0.35), 1):
+        state.end_epoch(row(epoch, 0.0, loss))
+        stuck.append(state.is_stuck())
+    assert stuck == [False, False, False, False, True]
 
 
 def test_the_history_grows_with_the_epochs(state):
