@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
 import json
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import atlaslib
+from atlaslib.cohort import write_aside
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -159,11 +161,10 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     run = atlaslib.load_run(options.folder)
-    if not options.csv.absolute().parent.is_dir():
-        raise atlaslib.DataError(f"{options.csv}: its folder does not exist")
+    _refuse_without_folder(options.csv)
     cohort = run.unseen(atlaslib.load_cohort(options.data))
     table = atlaslib.evaluate(run, cohort)
-    table.to_csv(options.csv, index=False)
+    write_aside(options.csv, lambda name: table.to_csv(name, index=False))
     row = atlaslib.summary({run.recipe.model: table}).iloc[0]
     print(
         f"{row.scans} scans of {row.subjects} unseen subjects ({cohort.source}): Dice "
@@ -204,9 +205,19 @@ def _predict(options: argparse.Namespace) -> None:
         raise atlaslib.DataError(f"{options.mask}: the mask's name must end with .nii or .nii.gz")
     if options.mask.exists():
         raise atlaslib.DataError(f"{options.mask}: exists already; it is not overwritten")
+    _refuse_without_folder(options.mask)
     mask = atlaslib.predict(run, options.t1)
-    mask.to_filename(options.mask)
+    content = mask.to_bytes()
+    if options.mask.suffix == ".gz":
+        content = gzip.compress(content, 6)
+    write_aside(options.mask, lambda name: Path(name).write_bytes(content))
     print(f"{options.mask}: {int((mask.dataobj[:] > 0).sum()) / 1000:.1f} mL of lesion predicted")
+
+
+def _refuse_without_folder(path: Path) -> None:
+    """Before minutes are spent on what could not be written."""
+    if not path.absolute().parent.is_dir():
+        raise atlaslib.DataError(f"{path}: its folder does not exist")
 
 
 if __name__ == "__main__":

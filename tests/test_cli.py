@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import nibabel as nib
 import pandas as pd
 import pytest
@@ -23,6 +25,12 @@ def test_train_evaluate_predict(cohort, tmp_path, capsys):
     assert nib.load(mask).shape == (197, 233, 189)
     assert main(["predict", str(run), str(cohort[0].t1), str(mask)]) == 1  # not overwritten
     assert "exists already" in capsys.readouterr().err
+    assert main(["predict", str(run), str(cohort[0].t1), str(tmp_path / "no" / "mask.nii")]) == 1
+    assert "its folder does not exist" in capsys.readouterr().err
+    plain = tmp_path / "mask.nii"
+    assert main(["predict", str(run), str(cohort[0].t1), str(plain)]) == 0
+    assert plain.read_bytes() == gzip.decompress(mask.read_bytes())
+    assert not list(tmp_path.glob(".*"))  # what was written aside is renamed
 
 
 def test_a_python_that_cannot_unpack_safely_unpacks_nothing(tmp_path, monkeypatch, capsys):
