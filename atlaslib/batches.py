@@ -88,9 +88,10 @@ class Batches:
             self.where = f"{size / 1e9:.1f} GB of slices held in the memory of this device"
 
     def _loaded(self) -> Batch:
-        """Scan by scan, so that the computer's own memory never holds them all at full size.
+        """A few at a time, so that the computer's own memory never holds all at full size.
 
-        Two tensors (1 or 2, slices, rows, columns), of which the second half is mirrored.
+        Images and masks, each (ways, slices, rows, columns): as they are and, if the recipe mirrors
+        some, mirrored.
         """
         images, masks = (
             torch.empty(self._shape, dtype=self._dtype, device=self.device) for _ in "im"

@@ -17,6 +17,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, overload
 
@@ -216,12 +217,14 @@ def _joined(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """
     subjects = table.subject.map(subject_key)
     keys = {"subject": subjects, "scan": (table.subject + table.session).map(subject_key)}
-    metadata, column, key = max(
-        ((sheet, name, key) for sheet in _read_metadata(path) for name in sheet for key in keys),
-        key=lambda found: found[0][found[1]].map(subject_key).isin(set(keys[found[2]])).sum(),
-        default=(pd.DataFrame(), "", ""),
-    )
-    if column not in metadata or not metadata[column].map(subject_key).isin(set(keys[key])).any():
+    candidates = [
+        (sheet[name].map(subject_key).isin(set(values)).sum(), key, name, sheet)
+        for sheet in _read_metadata(path)
+        for name in sheet
+        for key, values in keys.items()
+    ]
+    hits, key, column, metadata = max(candidates, key=itemgetter(0), default=(0, "", "", table))
+    if not hits:
         return table
     left = {"_key": keys[key]}
     right = {"_key": metadata[column].map(subject_key)}
