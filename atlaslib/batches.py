@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from atlaslib.cohort import DataError
 from atlaslib.cost import free_memory
 from atlaslib.evaluation import block_means, block_sums, with_neighbours
 from atlaslib.recipes import Recipe
@@ -35,6 +36,9 @@ def epoch_order(table: pd.DataFrame, recipe: Recipe, epoch: int) -> np.ndarray:
     if recipe.lesion_share is None:
         return generator.permutation(np.flatnonzero(own))
     lesion = np.flatnonzero(own & (table.lesion_pixels > 0))
+    if not len(lesion):
+        text = "none of the slices to train on has a lesion: too few masks mark any"
+        raise DataError(text, "empty masks")
     other = np.flatnonzero(own & (table.lesion_pixels == 0) & (table.brain_pixels > 0))
     count = round(len(lesion) * (1 - recipe.lesion_share) / recipe.lesion_share)
     drawn = generator.choice(other, min(count, len(other)), replace=False)

@@ -68,10 +68,15 @@ def read_image(path: Path, space: str = "MNI") -> Image:
         raise DataError(f"{path}: damaged or cut short ({error})", "unreadable") from None
     try:
         image = nib.Nifti1Image.from_bytes(content)
-        stored = image.affine
+        offset = image.header.get_data_offset()
+        if offset < image.header.single_vox_offset:
+            raise ValueError(f"voxels from byte {offset} on, within the header")
+        image, stored = _in_three_dimensions(image), image.affine
     except Exception as error:  # a broken header raises whatever its reader stumbles over
         text = str(error) or "too short"
         raise DataError(f"{path}: not a readable NIfTI image ({text})", "unreadable") from None
+    if 0 in image.shape:
+        raise DataError(f"{path}: no voxels, {_by(image.shape)}", "unreadable")
     if len(image.shape) != 3:
         text = f"expected 3 dimensions, found {_by(image.shape)} voxels"
         raise DataError(f"{path}: {text}", "4-D")
@@ -102,10 +107,16 @@ def _unzipped(content: bytes) -> bytes:
     return first + rest if rest else first
 
 
+def _in_three_dimensions(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    """Without further axes of length 1, as SPM and FSL write them."""
+    further = image.shape[3:]
+    return nib.squeeze_image(image) if further and set(further) == {1} else image
+
+
 def _without_copy(image: nib.Nifti1Image, content: bytes) -> nib.Nifti1Image:
     """The image on the bytes that are in memory already, unless they need scaling."""
     proxy: Any = image.dataobj
-    if (proxy.slope, proxy.inter) != (1, 0):
+    if isinstance(proxy, np.ndarray) or (proxy.slope, proxy.inter) != (1, 0):
         return image
     if len(content) < proxy.offset + proxy.dtype.itemsize * np.prod(proxy.shape):
         raise EOFError("fewer voxels than the header says")
