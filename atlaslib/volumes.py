@@ -68,9 +68,9 @@ def read_image(path: Path, space: str = "MNI") -> Image:
         raise DataError(f"{path}: damaged or cut short ({error})", "unreadable") from None
     try:
         image = nib.Nifti1Image.from_bytes(content)
-        offset = image.header.get_data_offset()
-        if offset < image.header.single_vox_offset:
-            raise ValueError(f"voxels from byte {offset} on, within the header")
+        proxy: Any = image.dataobj
+        if proxy.offset < image.header.single_vox_offset:
+            raise ValueError(f"voxels from byte {proxy.offset} on, within the header")
         image, stored = _in_three_dimensions(image), image.affine
     except Exception as error:  # a broken header raises whatever its reader stumbles over
         text = str(error) or "too short"
