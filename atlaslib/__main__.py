@@ -16,7 +16,10 @@ from atlaslib.cohort import write_aside
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a wrong input ends with one line and exit code 1 (2 for a wrong call)."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # of unpack they are not shown, for one may be the key
+        parser.error("unrecognized arguments" + f": {' '.join(unknown)}" * (options.run != _unpack))
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what no text can
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

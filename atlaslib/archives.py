@@ -6,6 +6,7 @@ whose table of contents stands at its end.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import getpass
 import gzip
@@ -112,6 +113,12 @@ def unpack(
         ) from None
     except OSError as error:
         raise DataError(f"{folder}: not unpacked ({error.strerror or error})", "disk") from None
+    except (ValueError, OverflowError) as error:  # names and dates that no file can have
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{archive}: not unpacked, a member is damaged ({error})", "damaged"
+        ) from None
     return folder
 
 
@@ -150,11 +157,11 @@ def read_key(key_file: str | Path | None = None) -> str:
         on which to ask for it.
     """
     if key_file is not None:
-        where = str(key_file)
+        where = "the key's file"  # not its name: it may be the key itself, given in its place
         try:
-            key = os.fsdecode(Path(key_file).read_bytes())  # any bytes, as from the environment
+            key = _text(Path(key_file).read_bytes())
         except OSError as error:
-            raise DataError(f"{where}: cannot be opened ({error.strerror})", "key") from None
+            raise DataError(f"{where} cannot be opened ({error.strerror})", "key") from None
     elif KEY_VARIABLE in os.environ:
         where, key = f"environment variable {KEY_VARIABLE}", os.environ[KEY_VARIABLE]
     elif sys.stdin and sys.stdin.isatty():
@@ -172,6 +179,13 @@ def read_key(key_file: str | Path | None = None) -> str:
         found = "several" if key else "nothing"
         raise DataError(f"{where}: expected one line with the key, found {found}", "key")
     return key
+
+
+def _text(content: bytes) -> str:
+    """Any bytes, as from the environment; without the marks that Windows' editors put first."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="replace")
+    return os.fsdecode(content.removeprefix(codecs.BOM_UTF8))
 
 
 # --- decryption ---------------------------------------------------------------------------------
@@ -194,7 +208,10 @@ def _probed(archive: Path, key: str | None) -> tuple[str | None, str]:
             head = stream.read(tarfile.BLOCKSIZE)
         if kind := _kind(head):
             return digest, kind
-    raise DataError(f"{archive}: wrong key (tried with {' and '.join(_DIGESTS)})", "key")
+    text = f"wrong key (tried with {' and '.join(_DIGESTS)})"
+    if key and key != key.strip():
+        text += "; it has spaces at its ends"
+    raise DataError(f"{archive}: {text}, or the archive's first bytes are damaged", "key")
 
 
 @contextlib.contextmanager

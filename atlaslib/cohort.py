@@ -12,17 +12,17 @@ import errno
 import hashlib
 import itertools
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import pandas as pd
+
+from atlaslib.metadata import joined, read_tables
 
 METADATA = "ATLAS_Meta-Data_Release_1.1_standard_mni.csv"
 SYNTHETIC_MARK = "synthetic.json"  # written by make_cohort; ATLAS has no such file
@@ -130,7 +130,15 @@ class Cohort(Sequence[Scan]):
             for scan in self.scans
         ]
         table = pd.DataFrame(rows, columns=["subject", "session", "site", "masks", "t1"])
-        return table if self.metadata is None else _joined(table, self.metadata)
+        if self.metadata is None:
+            return table
+        try:
+            return joined(table, read_tables(self.metadata))
+        except OSError as error:
+            raise unopened(self.metadata, error) from None
+        except ValueError as error:
+            text = f"{self.metadata}: not a readable table ({error})"
+            raise DataError(text, "metadata") from None
 
     def split(
         self,
@@ -189,78 +197,6 @@ class Cohort(Sequence[Scan]):
         for scan in self.scans:
             digest.update(f"{scan.name} {scan.site} {scan_digest(scan)}\n".encode())
         return digest.hexdigest()[:12]
-
-
-# --- metadata -----------------------------------------------------------------------------------
-
-
-def subject_key(text: object) -> str:
-    """What is left of a subject's name when releases and spreadsheets have had their way with it.
-
-    "031844", 31844 and "31844.0" are one subject, and so are "sub-r001s001" and "r001s001".
-    """
-    name = str(text).strip().casefold().removeprefix("sub-").removesuffix(".0")
-    return name.lstrip("0")
-
-
-def _session_key(text: object) -> str:
-    """The session's number: 1 for "t01", " t01", "ses-1" and 1."""
-    digits = re.search(r"\d+", str(text))
-    return str(int(digits[0])) if digits else ""
-
-
-def _joined(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Join by the column whose values name most of the scans, whatever it is called and wherever.
-
-    It may hold subjects ("031844"), beside sessions in a column of their own or without any, or
-    both in one ("c0003s0002t01").
-    """
-    subjects = table.subject.map(subject_key)
-    keys = {"subject": subjects, "scan": (table.subject + table.session).map(subject_key)}
-    candidates = [
-        (sheet[name].map(subject_key).isin(set(values)).sum(), key, name, sheet)
-        for sheet in _read_metadata(path)
-        for name in sheet
-        for key, values in keys.items()
-    ]
-    hits, key, column, metadata = max(candidates, key=itemgetter(0), default=(0, "", "", table))
-    if not hits:
-        return table
-    left = {"_key": keys[key]}
-    right = {"_key": metadata[column].map(subject_key)}
-    sessions = [name for name in metadata if name != column and _holds_sessions(metadata[name])]
-    if sessions and key == "subject":
-        left["_session"] = table.session.map(_session_key)
-        right["_session"] = metadata[sessions[0]].map(_session_key)
-    kept = metadata.drop(columns=[column, *sessions[:1]])
-    kept = kept.rename(columns={name: f"{name} (metadata)" for name in kept if name in table})
-    other = kept.assign(**right).drop_duplicates(list(right))
-    joined = table.assign(**left).merge(other, "left", list(left), validate="many_to_one")
-    return joined.drop(columns=list(left))
-
-
-def _holds_sessions(column: pd.Series) -> bool:
-    """Whether it is called so, or holds nothing but the likes of "t01" and "ses-1"."""
-    if str(column.name).strip().casefold().startswith("session"):
-        return True
-    values = column.dropna().astype(str).str.strip()
-    return len(values) > 0 and bool(values.str.fullmatch(r"(?i)(t|ses-?|session )\d+").all())
-
-
-def _read_metadata(path: Path) -> list[pd.DataFrame]:
-    """The tables of a file: one of CSV, one for each sheet of a workbook."""
-    try:
-        if path.suffix.casefold() != ".csv":
-            return list(pd.read_excel(path, sheet_name=None).values())
-        how: Any = {"encoding": "utf-8-sig", "errors": "replace"}
-        with path.open(**how) as file:  # spreadsheets of some countries write semicolons
-            separator = max(",;\t", key=file.readline().count)
-            file.seek(0)
-            return [pd.read_csv(file, sep=separator)]
-    except OSError as error:
-        raise unopened(path, error) from None
-    except Exception as error:  # a damaged workbook raises whatever its parser stumbles over
-        raise DataError(f"{path}: not a readable table ({error})", "metadata") from None
 
 
 # --- files --------------------------------------------------------------------------------------

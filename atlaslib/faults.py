@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator
@@ -12,12 +13,16 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from atlaslib.cohort import DataError, Scan
+from atlaslib.cohort import Cohort, DataError, Scan
 from atlaslib.releases import Survey, survey
 from atlaslib.slices import normalise
 from atlaslib.volumes import HALF_A_VOXEL, ORIGIN, Image, brain_mask, read_mask, read_t1
 
 OUTSIDE = 0.5  # share of a mask's voxels outside of the brain from which it is worth a look
+COVERED = (
+    1 / 3
+)  # share of the brain from which a mask is; the largest lesion of R2.0 takes a quarter
+_LEAST = 3  # subjects with lesion: one to train on, one to validate, one to test
 COLUMNS = ["kind", "blocks", "message"]
 
 
@@ -45,19 +50,22 @@ def check(root: str | os.PathLike[str], progress: bool = True) -> tuple[Survey, 
         If there is no such folder, or nothing of ATLAS in it.
     """
     found = survey(root)
-    faults = [*found.faults, *_too_few(found)]
+    faults = [*found.faults, *_too_few(found), *_doubts_about_metadata(found)]
+    marked: set[str] = set()  # subjects with lesion
     names: dict[str, Path] = {}  # of voxel data, by its digest
     brain_mask()  # once, before the threads ask for it together
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         bar = tqdm(total=len(found.scans), desc="check", unit="scan", disable=not progress)
         with bar:
-            for own, digests in pool.map(_faults_of, found.scans):
+            looked_at = pool.map(_faults_of, found.scans)
+            for scan, (own, digests) in zip(found.scans, looked_at, strict=True):
                 faults += own
+                marked |= {scan.subject for _, path in digests if path in scan.masks}
                 faults += _repeated(digests, names)
                 bar.update()
-    masks = sum(len(scan.masks) for scan in found.scans)
-    if masks and sum(fault.kind == "empty mask" for fault in faults) == masks:
-        faults.append(DataError(f"{found.root}: no mask marks a lesion", "empty masks"))
+    if len(marked) < _LEAST and any(fault.kind == "empty mask" for fault in faults):
+        text = f"masks of {len(marked)} subjects mark a lesion; training needs {_LEAST}"
+        faults.append(DataError(f"{found.root}: {text}", "empty masks"))
     rows = [(fault.kind, fault.blocks, str(fault)) for fault in faults]
     table = pd.DataFrame(rows, columns=COLUMNS).astype({"blocks": bool})
     return found, table.sort_values("blocks", ascending=False, kind="stable", ignore_index=True)
@@ -69,9 +77,24 @@ def _too_few(found: Survey) -> Iterator[DataError]:
         text = f"{len(native)} scans in native space; training needs the standard-space release"
         yield DataError(f"{found.root}: {text}", "native space")
     subjects = {scan.subject for scan in found.scans if scan.masks}
-    if len(subjects) < 3:
-        text = f"training needs masks of at least 3 subjects, found {len(subjects)}"
+    if len(subjects) < _LEAST:
+        text = f"training needs masks of at least {_LEAST} subjects, found {len(subjects)}"
         yield DataError(f"{found.root}: {text}", "too few")
+
+
+def _doubts_about_metadata(found: Survey) -> Iterator[DataError]:
+    if found.metadata is None:
+        return
+    cohort = Cohort(found.root, tuple(found.scans), found.release, found.metadata)
+    try:
+        alone = dataclasses.replace(cohort, metadata=None).table()
+        joined = len(cohort.table().columns) > len(alone.columns)
+    except DataError as error:
+        yield DataError(str(error), error.kind, blocks=False)
+    else:
+        if not joined:
+            text = "describes none of these scans: no column holds their subjects"
+            yield DataError(f"{found.metadata}: {text}", "metadata", blocks=False)
 
 
 def _repeated(digests: list[tuple[str, Path]], names: dict[str, Path]) -> Iterator[DataError]:
@@ -144,6 +167,10 @@ def _doubts_about_mask(mask: Image, space: str) -> Iterator[DataError]:
         text = f"expected 1 for lesion, found {listed}; all count as lesion"
         yield DataError(f"{mask.path}: {text}", "mask values", blocks=False)
     if space == "MNI":
+        covered = brain_mask()[lesion].sum() / brain_mask().sum()
+        if covered > COVERED:
+            text = f"the mask covers {covered:.0%} of the brain: all above 0 counts as lesion"
+            yield DataError(f"{mask.path}: {text}", "large mask", blocks=False)
         outside = 1 - brain_mask()[lesion].mean()
         if outside > OUTSIDE:
             text = f"{outside:.0%} of the mask lies outside of the brain"

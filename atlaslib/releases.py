@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atlaslib.cohort import SYNTHETIC_MARK, Cohort, DataError, Scan, subject_key, unopened
+from atlaslib.cohort import SYNTHETIC_MARK, Cohort, DataError, Scan, unopened
+from atlaslib.metadata import subject_key
 
 _END = r"(?i:\.nii(\.gz)?)"
 _MNI_2 = "_space-MNI152NLin2009aSym"
@@ -47,6 +48,7 @@ _EXPECTED = (
     f"Training/R001/SUBJECT/ses-1/anat/SUBJECT_ses-1{_MNI_2}_T1w.nii.gz (R2.0)"
 )
 _SYSTEM = ("lost+found", "$RECYCLE.BIN", "System Volume Information")  # of a disk, not of ATLAS
+_HIDDEN = (".", "~$")  # ._ files are what macOS leaves in archives, ~$ what Excel leaves
 _ARCHIVE = (".tgz", ".tar.gz", ".tar", ".zip", ".enc", ".aes")
 
 
@@ -175,7 +177,7 @@ def _walk(root: Path, faults: list[DataError]) -> Iterator[Path]:
             continue
         seen.add(identity)
         for name in sorted(names):
-            if not name.startswith("."):  # ._ files are what macOS leaves in archives
+            if not name.startswith(_HIDDEN):
                 yield Path(folder, name)
 
 
@@ -185,8 +187,8 @@ def _parse(path: Path) -> tuple[_Name, str] | None:
         if found := pattern.fullmatch(path.name):
             groups = found.groupdict()
             if release == "R1.1":
-                groups["site"] = _folder_like(path, r"Site\d+")
-                groups["session"] = _folder_like(path, r"t\d+") or "t01"
+                groups["site"] = _folder_like(path, r"(site\d+)(_.*)?").capitalize()
+                groups["session"] = _folder_like(path, r"(?:.*_)?(t\d+)", 2).lower() or "t01"
             elif release == "R2.0":
                 groups["site"] = groups["site"].upper()
             space = "MNI" if groups["mni"] else "native"
@@ -195,10 +197,16 @@ def _parse(path: Path) -> tuple[_Name, str] | None:
     return None
 
 
-def _folder_like(path: Path, pattern: str) -> str:
-    """The nearest folder above a file with a name of this form, or ""."""
-    names = (folder.name for folder in _above(path.parent))
-    return next((name for name in names if re.fullmatch(pattern, name)), "")
+def _folder_like(path: Path, pattern: str, levels: int | None = None) -> str:
+    """What a pattern's group finds in the nearest folder above a file, or "".
+
+    Where nothing is found, links are resolved. ``levels``: how many folders up to look.
+    """
+    for whole in map(Path, (os.path.abspath(path), os.path.realpath(path))):
+        for folder in whole.parents[:levels]:
+            if found := re.fullmatch(f"(?i:{pattern})", folder.name):
+                return found[1]
+    return ""
 
 
 def _nothing(root: Path) -> DataError:
@@ -250,7 +258,8 @@ def _scan_of(
 
 def _is_test(name: _Name) -> bool:
     """R2.0 has 300 scans whose masks are kept back, in a folder of their own."""
-    part = _folder_like(name.folder / "-", "(?i)training|testing")
+    # Testing/R003/SUBJECT/ses-1/anat: higher up, it may be the folder of somebody's tests
+    part = _folder_like(name.folder / "-", "(training|testing)", 5)
     return name.release == "R2.0" and part.casefold() == "testing"
 
 
@@ -286,4 +295,10 @@ def _tables_in(folder: Path) -> list[Path]:
     except OSError:
         return []
     ends = (".csv", ".xlsx")
-    return [folder / n for n in names if "meta" in n.casefold() and n.casefold().endswith(ends)]
+    return [
+        folder / name
+        for name in names
+        if "meta" in name.casefold()
+        and name.casefold().endswith(ends)
+        and not name.startswith(_HIDDEN)
+    ]

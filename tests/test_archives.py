@@ -178,6 +178,12 @@ def test_the_key_file_comes_first_then_the_environment(tmp_path, monkeypatch):
     assert read_key() == "from the environment"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_key_file_from_windows(encoding, tmp_path):
+    (tmp_path / "key").write_bytes(f"{KEY}\r\n".encode(encoding))
+    assert read_key(tmp_path / "key") == KEY
+
+
 def test_the_terminal_comes_last(monkeypatch):
     monkeypatch.delenv("ATLAS_KEY", raising=False)
     monkeypatch.setattr("sys.stdin", io.StringIO("typed\n"))
@@ -200,5 +206,5 @@ def test_a_key_is_one_line(text, tmp_path, monkeypatch):
 
 
 def test_key_file_missing(tmp_path):
-    with pytest.raises(DataError, match=r"nothing: cannot be opened \(No such file"):
+    with pytest.raises(DataError, match=r"the key.s file cannot be opened \(No such file"):
         read_key(tmp_path / "nothing")

@@ -70,6 +70,12 @@ def test_hostile_members_of_a_tar(member, tmp_path):
     refused(tarred(tmp_path / "a.tar.gz", [member]), f"member '{name}' .*nothing was unpacked")
 
 
+def test_a_date_that_no_file_can_have(tmp_path):
+    member = hostile("late")
+    member.mtime = 1e20
+    refused(tarred(tmp_path / "a.tar.gz", [member]), "a member is damaged")
+
+
 @pytest.mark.parametrize("name", ["/absolute", "../up", "ATLAS/../../up", "..\\up", "C:\\up", "l"])
 def test_hostile_members_of_a_zip(name, tmp_path):
     member = zipfile.ZipInfo(name)

@@ -41,6 +41,19 @@ def test_a_python_that_cannot_unpack_safely_unpacks_nothing(tmp_path, monkeypatc
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("more", [["--password", "geheim"], ["-kgeheim"], ["geheim"]])
+def test_what_may_be_a_key_is_not_shown(more, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["unpack", "a.zip", str(tmp_path / "out"), *more])
+    assert stop.value.code == 2
+    assert "geheim" not in capsys.readouterr().err
+    archive = packed(tmp_path, "tar")
+    assert main(["unpack", str(archive), str(tmp_path / "out"), "--key-file", "geheim"]) == 0
+    (tmp_path / "locked").write_bytes(b"U2FsdGVkX1" + bytes(90))
+    assert main(["unpack", str(tmp_path / "locked"), str(tmp_path / "a"), "--key-file", "geheim"])
+    assert "geheim" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [

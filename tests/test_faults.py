@@ -67,7 +67,7 @@ SPOILS = {
     "tilted": (T1, lambda p: save(p, ONES, tilted()), "affine", True, "tilted by 16.3 degrees"),
     "4-D": (T1, lambda p: save(p, np.ones((*GRID, 2), np.uint8)), "4-D", True,
             "expected 3 dimensions, found 197 x 233 x 189 x 2 voxels"),
-    "4-D mask": (MASK, lambda p: save(p, LESION[..., None]), "4-D", True, "197 x 233 x 189 x 1"),
+    "4-D mask": (MASK, lambda p: save(p, np.stack([LESION] * 2, 3)), "4-D", True, "x 189 x 2"),
     "NaN": (T1, lambda p: save(p, with_one(np.nan)), "not finite", True, "1 voxels are NaN or inf"),
     "infinite": (T1, lambda p: save(p, with_one(np.inf)), "not finite", True, "1 voxels are NaN"),
     "constant": (T1, lambda p: save(p, 7 * ONES), "constant", True, "all voxels are 7"),
@@ -267,12 +267,63 @@ def test_a_header_that_breaks_the_reader_is_a_fault_like_others(spoil, says, fol
         atlaslib.SliceDataset(atlaslib.load_cohort(folder), progress=False)
 
 
-def test_masks_that_mark_nothing_at_all_block_training(folder):
+@pytest.mark.parametrize("left", [None, "031844"])
+def test_masks_that_mark_too_little_block_training(left, folder):
     for path in folder.glob("*/*/*/*LesionSmooth*"):
-        save(path, 0 * LESION)
+        if left is None or not path.name.startswith(left):
+            save(path, 0 * LESION)
     _, table = check(folder, progress=False)
     assert table.kind[0] == "empty masks"
     assert table.blocks[0]
+    assert f"masks of {0 if left is None else 1} subjects mark a lesion" in table.message[0]
+
+
+def test_training_without_a_lesion_is_one_line(folder, tmp_path):
+    """A split may leave the only lesion to those who are tested."""
+    for path in folder.glob("*/*/*/*LesionSmooth*"):
+        save(path, 0 * LESION)
+    with pytest.raises(atlaslib.DataError, match="none of the slices to train on has a lesion"):
+        atlaslib.train(atlaslib.recipe("baseline", "smoke"), atlaslib.load_cohort(folder),
+                       out=tmp_path / "run", progress=False)  # fmt: skip
+
+
+def test_a_mask_of_half_the_brain_is_worth_a_look(folder):
+    path = next(folder.glob("Site2/*/*/*LesionSmooth*"))
+    noise = np.full(GRID, 1e-9, np.float32)  # of a program that smooths: all of it counts as lesion
+    save(path, noise)
+    _, table = check(folder, progress=False)
+    assert (table.kind == "large mask").sum() == 1
+    assert not table.blocks.any()
+
+
+def test_axes_of_length_one_are_no_fourth_dimension(folder):
+    path = folder / "Site2" / "031844" / "t01" / T1
+    save(path, np.asarray(nib.load(path).dataobj)[..., None])
+    assert check(folder, progress=False)[1].empty
+
+
+def test_voxels_that_begin_within_the_header_are_a_fault(folder):
+    path = folder / "Site2" / "031844" / "t01" / T1
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[108:112] = bytes(4)  # where voxels begin
+    path.write_bytes(content)
+    assert kinds(folder) == ["unreadable"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"no workbook", "not a readable table"), (None, "describes none of these scans")],
+)
+def test_metadata_that_cannot_be_joined_is_worth_a_look(content, says, folder):
+    next(folder.glob("*.csv")).unlink()
+    path = folder / "metadata.xlsx"
+    if content is None:
+        trees.workbook(path, {"Subject": ["x", "y"], "Age": [1, 2]})
+    else:
+        path.write_bytes(content)
+    _, table = check(folder, progress=False)
+    assert table[["kind", "blocks"]].values.tolist() == [["metadata", False]]
+    assert says in table.message[0]
 
 
 def test_one_subject_under_two_names_blocks_training(folder):

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import trees
 
@@ -101,6 +100,9 @@ def test_a_training_scan_without_mask_is_a_fault(tmp_path):
     moved = shutil.move(top, tmp_path / "testing" / top.name)  # a folder of somebody's tests
     with pytest.raises(DataError, match=r"sub-r009s003.*without a lesion mask"):
         load_cohort(moved)
+    bare = shutil.move(Path(moved) / "Training", tmp_path / "testing" / "mine")
+    with pytest.raises(DataError, match=r"sub-r009s003.*without a lesion mask"):
+        load_cohort(bare)
 
 
 def test_native_space_gives_way_to_mni(tmp_path):
@@ -140,6 +142,26 @@ def test_the_synthetic_cohort_is_never_called_atlas(tmp_path):
         load_cohort(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("folder", "site", "session"),
+    [
+        ("site8/000123/T02", "Site8", "t02"),
+        ("Site8_000123_t02", "Site8", "t02"),
+        ("t02/Site8/000123", "Site8", "t01"),  # above the site it is the folder of something else
+    ],
+)
+def test_site_and_session_come_from_folders_that_were_renamed(folder, site, session, tmp_path):
+    top = trees.release_1_1(tmp_path / "as it was")
+    shutil.copytree(top / "Site8/000123/t02", tmp_path / "renamed" / folder)
+    assert who(load_cohort(tmp_path / "renamed")) == [(site, "000123", session, 1)]
+
+
+def test_the_site_of_a_folder_that_is_a_link(tmp_path):
+    top = trees.release_1_1(tmp_path)
+    (tmp_path / "mine").symlink_to(top / "Site8")
+    assert {scan.site for scan in load_cohort(tmp_path / "mine")} == {"Site8"}
+
+
 def test_links_are_followed_and_rings_do_not_hang(tmp_path):
     top = trees.release_1_1(tmp_path / "elsewhere")
     (tmp_path / "here").mkdir()
@@ -153,84 +175,6 @@ def test_what_macos_leaves_is_ignored(tmp_path):
     (top / "Site2/031844/t01/._031844_t1w_deface_stx.nii.gz").write_bytes(b"\0\5\x16\7")
     (top / ".DS_Store").write_bytes(b"")
     assert who(load_cohort(top)) == WHO["R1.1"]
-
-
-# --- metadata -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("inside", ["", "Site8"])
-def test_metadata_of_1_1_is_joined_by_subject_and_session(inside, tmp_path):
-    table = (
-        load_cohort(trees.release_1_1(tmp_path) / inside).table().set_index(["subject", "session"])
-    )
-    kinds = table["Stroke type"].to_dict()
-    assert kinds["000123", "t01"] == "Lacunar"
-    assert kinds["000123", "t02"] == "Later"
-    assert kinds["090012", "t01"] != kinds["090012", "t01"]  # not mentioned: empty
-    assert inside or kinds["031844", "t01"] == "Embolic"
-    assert len(table) == (3 if inside else 4)
-
-
-@pytest.mark.parametrize(
-    "columns",
-    [
-        {"Subject ID": ["sub-r001s001", "sub-r009s003"], "Session": ["ses-1", "ses-1"]},
-        {"BIDS_ID": ["r009s003 ", "R001S001"][::-1]},
-        {"participant": ["sub-r001s001", "sub-r009s003"], "Sessions": [1, 1]},
-    ],
-)
-def test_metadata_of_2_0_is_joined_from_a_workbook(columns, tmp_path):
-    top = trees.release_2_0(tmp_path)
-    trees.workbook(top / "20200101_ATLAS_2.0_MetaData.xlsx", {**columns, "Days": [100, 2000]})
-    for root in (tmp_path, top, top / "Training"):
-        days = load_cohort(root).table().set_index("subject").Days
-        assert days["sub-r001s001"] == 100
-        assert days["sub-r009s003"] == 2000
-        assert np.isnan(days["sub-r001s002"])
-
-
-@pytest.mark.parametrize(
-    "columns",
-    [
-        {"Subject": ["c0003s0002", "c0003s0002", "c0010s0001"], "Session": [" t01", "t02", "t01"]},
-        {"INDI ID": ["C0003s0002", "c0003s0002", "c0010s0001"], "Visit": ["t01", "t02", "t01"]},
-        {"Scan": ["c0003s0002t01", "c0003s0002t02", "c0010s0001t01"]},
-    ],
-)
-def test_metadata_of_1_2_is_joined_from_whichever_sheet_holds_it(columns, tmp_path):
-    top = trees.release_1_2(tmp_path)
-    with pd.ExcelWriter(top / "ATLAS_Meta-Data_Release_1.2.xlsx") as book:
-        pd.DataFrame({"Legend": ["LH: left hemisphere"]}).to_excel(book, sheet_name="read me")
-        data = pd.DataFrame({**columns, "Lesions": [1, 2, 3]})
-        data.to_excel(book, sheet_name="data", index=False)
-    table = load_cohort(top).table().set_index(["subject", "session"])
-    assert table.Lesions.dropna().to_dict() == {
-        ("c0003s0002", "t01"): 1, ("c0003s0002", "t02"): 2, ("c0010s0001", "t01"): 3,
-    }  # fmt: skip
-    assert len(table) == 4
-
-
-@pytest.mark.parametrize("separator", [";", "\t"])
-def test_metadata_may_be_separated_as_other_countries_do(separator, tmp_path):
-    top = trees.release_1_1(tmp_path)
-    path = next(top.glob("*.csv"))
-    path.write_text(path.read_text().replace(",", separator))
-    assert list(load_cohort(top).table()["Stroke type"].dropna()) == ["Embolic", "Lacunar", "Later"]
-
-
-def test_metadata_of_other_people_is_left_alone(tmp_path):
-    top = trees.release_2_0(tmp_path)
-    trees.workbook(top / "metadata.xlsx", {"Subject ID": ["x", "y"], "Days": [1, 2]})
-    assert list(load_cohort(top).table()) == ["subject", "session", "site", "masks", "t1"]
-
-
-def test_a_damaged_workbook_is_one_line(tmp_path):
-    top = trees.release_2_0(tmp_path)
-    (top / "metadata.xlsx").write_bytes(b"no workbook")
-    cohort = load_cohort(top)
-    with pytest.raises(DataError, match=r"metadata.xlsx: not a readable table") as error:
-        cohort.table()
-    assert "\n" not in str(error.value)
 
 
 # --- what is wrong with names ---------------------------------------------------------------------
