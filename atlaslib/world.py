@@ -81,6 +81,6 @@ def join() -> World:
 
 
 def leave() -> None:
-    """When all has gone well."""
+    """Part from the other processes, when all has gone well; alone, nothing."""
     if dist.is_initialized():
         dist.destroy_process_group()
