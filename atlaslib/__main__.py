@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:  # of unpack they are not shown, for one may be the key
-        parser.error("unrecognized arguments" + f": {' '.join(unknown)}" * (options.run != _unpack))
+        shown = "" if options.run is _unpack else f": {' '.join(unknown)}"
+        parser.error(f"unrecognized arguments{shown}")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what no text can
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

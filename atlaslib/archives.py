@@ -113,9 +113,9 @@ def unpack(
         ) from None
     except OSError as error:
         raise DataError(f"{folder}: not unpacked ({error.strerror or error})", "disk") from None
+    except DataError:
+        raise
     except (ValueError, OverflowError) as error:  # names and dates that no file can have
-        if isinstance(error, DataError):
-            raise
         raise DataError(
             f"{archive}: not unpacked, a member is damaged ({error})", "damaged"
         ) from None

@@ -25,7 +25,7 @@ from atlaslib.volumes import Image, read_t1
 THRESHOLD = 0.5  # on the probability, as in the original code
 VOXEL_ML = 0.001  # a voxel is 1 mm3
 _AT_ONCE = 27  # slices per forward pass on a CPU, whose cache holds them: 189 is 7 x 27
-_ROOM = 50  # slices of a step of training, which takes more memory than segmenting a volume at once
+_ROOM = 50  # slices of a step of training: by the sizes of their tensors, a volume takes no more
 
 
 def best_device() -> torch.device:

@@ -258,18 +258,18 @@ def outdated(about: dict[str, Any]) -> list[str]:
     Those of other code are not older if ``benchmarks/same.py`` has shown that it computes the same.
     """
     reasons = []
-    if code_fingerprint() not in same_as(about["code"]):
+    if code_fingerprint() not in same_as(about["code"], about["profile"]):
         reasons.append("the code that trains or scores has changed")
     if about["source"] == "synthetic cohort" and about["data"] != data_fingerprint():
         reasons.append("the synthetic cohort is made otherwise")
     return reasons
 
 
-def same_as(code: str, file: Path = RESULTS / "same.json") -> set[str]:
-    """Fingerprints of all code that was shown to end with the same weights and scores."""
+def same_as(code: str, profile: str, file: Path = RESULTS / "same.json") -> set[str]:
+    """Fingerprints of all code that was shown to end with the same weights and scores there."""
     known = {code}
     for record in json.loads(file.read_text()):  # the older ones first
-        if not known.isdisjoint(record["codes"]):
+        if record["profile"] == profile and not known.isdisjoint(record["codes"]):
             known.update(record["codes"])
     return known
 

@@ -19,9 +19,7 @@ from atlaslib.slices import normalise
 from atlaslib.volumes import HALF_A_VOXEL, ORIGIN, Image, brain_mask, read_mask, read_t1
 
 OUTSIDE = 0.5  # share of a mask's voxels outside of the brain from which it is worth a look
-COVERED = (
-    1 / 3
-)  # share of the brain from which a mask is; the largest lesion of R2.0 takes a quarter
+COVERED = 1 / 3  # share of the brain that a mask covers, likewise; R2.0's largest takes a quarter
 _LEAST = 3  # subjects with lesion: one to train on, one to validate, one to test
 COLUMNS = ["kind", "blocks", "message"]
 
@@ -167,11 +165,12 @@ def _doubts_about_mask(mask: Image, space: str) -> Iterator[DataError]:
         text = f"expected 1 for lesion, found {listed}; all count as lesion"
         yield DataError(f"{mask.path}: {text}", "mask values", blocks=False)
     if space == "MNI":
-        covered = brain_mask()[lesion].sum() / brain_mask().sum()
+        inside = brain_mask()[lesion].sum()
+        covered = inside / brain_mask().sum()
         if covered > COVERED:
             text = f"the mask covers {covered:.0%} of the brain: all above 0 counts as lesion"
             yield DataError(f"{mask.path}: {text}", "large mask", blocks=False)
-        outside = 1 - brain_mask()[lesion].mean()
+        outside = 1 - inside / lesion.sum()
         if outside > OUTSIDE:
             text = f"{outside:.0%} of the mask lies outside of the brain"
             yield DataError(f"{mask.path}: {text}", "outside the brain", blocks=False)

@@ -85,8 +85,8 @@ def joined(table: pd.DataFrame, metadata: Sequence[pd.DataFrame]) -> pd.DataFram
     kept = kept.rename(columns={name: f"{name} (metadata)" for name in kept if name in table})
     other = kept.assign(**right).drop_duplicates()
     other = other[~other.duplicated(list(right), keep=False)]
-    joined = table.assign(**left).merge(other, "left", list(left), validate="many_to_one")
-    return joined.drop(columns=list(left))
+    whole = table.assign(**left).merge(other, "left", list(left), validate="many_to_one")
+    return whole.drop(columns=list(left))
 
 
 def _session_column(

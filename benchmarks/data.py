@@ -231,21 +231,22 @@ READERS = {  # function, module imported before the clock starts, name in the ta
 # cold, these differ from the readers above them by their epoch alone
 WARM_ONLY = ("atlaslib-bytes", "monai-disk-mixed")
 NOTES = f"""MONAI's CacheDataset holds all volumes in memory, the others do not. TorchIO and the
-plain reader have no cache. PersistentDataset and TorchIO shuffle the slices of {HELD} scans at a
-time, the others ("mixed" too) all slices. "Mixed" and the plain reader are extrapolated from
-{SAMPLE} random slices."""
+plain reader have no cache. The reader of bytes takes no workers. PersistentDataset and TorchIO
+shuffle the slices of {HELD} scans at a time, the others ("mixed" too) all slices. "Mixed" and the
+plain reader are extrapolated from {SAMPLE} random slices."""
 
 # --- measuring, in a process for each reader -----------------------------------------------------
 
 
-def run_epochs(epoch: Epoch, workers: int, seconds: float = 0) -> tuple[int, float]:
+def run_epochs(
+    epoch: Epoch, workers: int, seconds: float = 0, dtype: torch.dtype = torch.float32
+) -> tuple[int, float]:
     """Slices delivered by whole epochs, of which the last begins within ``seconds``; the time."""
     count, begun = 0, time.perf_counter()
     while count == 0 or time.perf_counter() - begun < seconds:
         for images, masks in epoch(workers):
             assert images.shape == masks.shape == (len(images), 1, *SLICE)
-            assert images.dtype == masks.dtype
-            assert images.dtype in (torch.float32, torch.uint8)
+            assert images.dtype == masks.dtype == dtype
             count += len(images)
     return count, time.perf_counter() - begun
 
@@ -255,7 +256,8 @@ def measure_warm(name: str, cohort: Cohort, folder: Path) -> list[float]:
     epoch = READERS[name][0](cohort, folder)
     if name == "monai-disk":
         run_epochs(epoch, max(WORKERS))  # fills its cache
-    found = [run_epochs(epoch, workers, SECONDS) for workers in WORKERS]
+    dtype = torch.uint8 if name == "atlaslib-bytes" else torch.float32
+    found = [run_epochs(epoch, workers, SECONDS, dtype) for workers in WORKERS]
     return [count / seconds for count, seconds in found]
 
 

@@ -70,7 +70,7 @@ def main() -> None:
     tables = args.results / "claims" / f"{args.profile}.json"
     note = args.results / "same.json"
     made_by = json.loads(tables.read_text())["code"]
-    old = finished(same_as(made_by, note) - {code_fingerprint()}, cohort)
+    old = finished(same_as(made_by, args.profile, note) - {code_fingerprint()}, cohort)
     new = finished({code_fingerprint()}, cohort)
     listed = {job.arm: _key(dataclasses.asdict(job.recipe)) for job in jobs(args.profile, SEED + 1)}
     faults = []

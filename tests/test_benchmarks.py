@@ -208,8 +208,9 @@ def test_versions_that_compute_the_same_are_told_from_others(
     seconds = pd.read_csv(older / "history.csv", dtype=str).assign(seconds="9")
     seconds.to_csv(older / "history.csv", index=False)  # a slower machine computes the same
     same.main()
-    assert experiments.same_as("of old", note) == {"of old", run.provenance["code"]}
-    assert experiments.same_as("another", note) == {"another"}
+    assert experiments.same_as("of old", "smoke", note) == {"of old", run.provenance["code"]}
+    assert experiments.same_as("another", "smoke", note) == {"another"}
+    assert experiments.same_as("of old", "paper", note) == {"of old"}  # shown at one profile alone
 
     weights = bytearray((older / "weights.safetensors").read_bytes())
     weights[-1] ^= 1
