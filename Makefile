@@ -1,4 +1,4 @@
-# make book, make test: both set up what they need in .venv, and both can be repeated at no cost.
+# `make book` and `make test` set up what they need in .venv; both are cheap to repeat.
 #
 # Every path here is relative, and commands run as `.venv/bin/python -m ...`, so that a folder
 # with spaces in its name works.
@@ -6,8 +6,8 @@
 PYTHON ?= python3
 PROFILE := quick
 DATA :=
-# from the command line only, for DATA may mean something else to the shell; passed on through the
-# environment, for a path may hold anything
+# Set on the command line only, because a DATA in the environment may mean something else; recipes
+# read both as shell variables, because a path may contain any character.
 export PROFILE DATA
 
 VENV := .venv
@@ -25,19 +25,19 @@ help: ## list the targets
 book: $(VENV)/book.stamp ## set up, make the data, run the chapters, render _build/html/index.html
 	@$(RUN) book/build.py --profile "$$PROFILE" --data "$$DATA"
 
-test: $(VENV)/test.stamp ## set up and run every check: lint, types, layers, tests, notebooks, wheel
+test: $(VENV)/test.stamp ## set up and run every check: style, types, imports, tests, notebooks, wheel
 	@$(TIMED); $(MAKE) --no-print-directory lint unit notebooks && took "Every check passed in"
 
-claims: $(VENV)/test.stamp ## re-test every claim of the paper, with five seeds (hours; goes on where it stopped)
+claims: $(VENV)/test.stamp ## re-test every claim of the paper, with five seeds (hours; resumes where it stopped)
 	@$(RUN) -m atlaslib claims --profile "$$PROFILE" --data "$$DATA" $(if $(DATA),,--out data/results/claims)
 
-lint: $(VENV)/test.stamp ## style, types and layers
+lint: $(VENV)/test.stamp ## style, types and the import rule
 	@echo "== ruff"; $(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@echo "== mypy"; $(RUN) -m mypy
 	@echo "== import-linter"; $(RUN) -c "from importlinter.cli import lint_imports_command as c; c()"
 
-unit: $(VENV)/test.stamp ## the tests, the wheel in an empty environment among them
+unit: $(VENV)/test.stamp ## the tests, including that of the wheel in an empty environment
 	@echo "== pytest"; $(RUN) -m pytest tests -m "not slow" --durations=5
 
 slow: $(VENV)/test.stamp ## the tests that take minutes
@@ -46,19 +46,19 @@ slow: $(VENV)/test.stamp ## the tests that take minutes
 notebooks: $(VENV)/test.stamp ## the chapters' reference outputs, at the smoke profile
 	@echo "== pytest --nbval book"; $(RUN) -m pytest --nbval book
 
-links: $(VENV)/book.stamp ## make every link follow the repository's address in _config.yml
+links: $(VENV)/book.stamp ## make every link use the repository's address in _config.yml
 	@$(RUN) book/links.py
 
-format: $(VENV)/test.stamp ## let ruff mend style
+format: $(VENV)/test.stamp ## let ruff fix the style
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
 
-constraints: ## renew constraints.txt from what pip finds today
+constraints: ## update constraints.txt to what pip installs today
 	@$(PYTHON) -m venv --clear _build/pins
 	@_build/pins/bin/python -m pip install ".[book,test,bench]"
 	@_build/pins/bin/python -m pip freeze --all --exclude pip --exclude atlaslib \
 		| sed 's/+.*//' | grep -Eiv '^(nvidia|cuda|triton)' > _build/pins.txt
-# what only another platform or Python installs keeps its old pin
+# packages that only another platform or Python needs keep their old pin
 	@{ sed -n '/^#/p' constraints.txt; sed '/^#/d' constraints.txt | cat _build/pins.txt - \
 		| awk -F== '!seen[tolower($$1)]++' | sort -f; } > _build/constraints.txt
 	@mv _build/constraints.txt constraints.txt
@@ -67,17 +67,17 @@ constraints: ## renew constraints.txt from what pip finds today
 clean: ## remove the environment and the built book; data and finished runs stay
 	@rm -rf $(VENV) _build build dist *.egg-info
 
-# --- the environment: one stamp for each set of extras, newer than what it was made from --------
+# --- the environment: one stamp file per set of extras, newer than the files it depends on -------
 
 $(RUN):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "Python 3.11 or newer is needed; say which: make PYTHON=/path/to/python3.12"; exit 1; }
+		echo "Python 3.11 or newer is needed; for example: make PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "== making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
 		echo "no venv module: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
 
 $(VENV)/book.stamp: pyproject.toml constraints.txt | $(RUN)
-	@echo "== installing the library and what the book needs (the first time: minutes, gigabytes)"
+	@echo "== installing the library and what the book needs (minutes and gigabytes the first time)"
 	@$(RUN) -m pip install -c constraints.txt -e ".[book]"
 	@touch $@
 

@@ -1,6 +1,6 @@
 """Stroke lesion segmentation on ATLAS: the library of the executable textbook.
 
-The names below are the public face; they are loaded on first use, so that ``import atlaslib``
+The names below are the public API; they are imported on first use, so that ``import atlaslib``
 does not wait for torch.
 """
 
@@ -10,32 +10,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atlaslib.cohort import Cohort, DataError, Scan, home
-    from atlaslib.evaluation import evaluate, predict, summary
-    from atlaslib.metrics import dice
+    from atlaslib.data.cohort import Cohort, Scan
+    from atlaslib.data.releases import load_cohort
+    from atlaslib.data.slices import SliceDataset
+    from atlaslib.evaluation.inference import predict
+    from atlaslib.evaluation.metrics import dice
+    from atlaslib.evaluation.pretrained import load_pretrained
+    from atlaslib.evaluation.scoring import evaluate, summary
+    from atlaslib.files import DataError, home
     from atlaslib.models import build_model
-    from atlaslib.pretrained import load_pretrained
     from atlaslib.recipes import Recipe, recipe
-    from atlaslib.releases import load_cohort
     from atlaslib.runs import Run, load_run
-    from atlaslib.slices import SliceDataset
-    from atlaslib.synthetic import make_cohort, open_cohort
-    from atlaslib.training import train
+    from atlaslib.synthetic.cohort import make_cohort, open_cohort
+    from atlaslib.training.loop import train
 
-_ROOMS = {
-    "cohort": ("Cohort", "DataError", "Scan", "home"),
-    "releases": ("load_cohort",),
-    "synthetic": ("make_cohort", "open_cohort"),
-    "slices": ("SliceDataset",),
-    "metrics": ("dice",),
+_PUBLIC = {
+    "data.cohort": ("Cohort", "Scan"),
+    "data.releases": ("load_cohort",),
+    "data.slices": ("SliceDataset",),
+    "evaluation.inference": ("predict",),
+    "evaluation.metrics": ("dice",),
+    "evaluation.pretrained": ("load_pretrained",),
+    "evaluation.scoring": ("evaluate", "summary"),
+    "files": ("DataError", "home"),
     "models": ("build_model",),
     "recipes": ("Recipe", "recipe"),
     "runs": ("Run", "load_run"),
-    "pretrained": ("load_pretrained",),
-    "evaluation": ("evaluate", "predict", "summary"),
-    "training": ("train",),
+    "synthetic.cohort": ("make_cohort", "open_cohort"),
+    "training.loop": ("train",),
 }
-_HOME_OF = {name: room for room, names in _ROOMS.items() for name in names}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
 
 __all__ = [
     "Cohort",
@@ -61,11 +65,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"atlaslib.{name}")
-    if name not in _HOME_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'atlaslib' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"atlaslib.{_HOME_OF[name]}"), name)
+    return getattr(importlib.import_module(f"atlaslib.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import atlaslib
-from atlaslib.cohort import write_aside
+from atlaslib.files import atomic_write
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a wrong input ends with one line and exit code 1 (2 for a wrong call)."""
+    """Run one command; invalid input gives a one-line error and exit code 1 (2 for wrong usage)."""
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
-    if unknown:  # of unpack they are not shown, for one may be the key
+    if unknown:  # not shown for unpack, since one of them may be the key
         shown = "" if options.run is _unpack else f": {' '.join(unknown)}"
         parser.error(f"unrecognized arguments{shown}")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what no text can
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may contain undecodable bytes
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return options.run(options) or 0
@@ -29,22 +29,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"atlaslib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("atlaslib: stopped; give the same command again to go on", file=sys.stderr)
+        print("atlaslib: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
 
 
-class _Refused(argparse.Action):
-    """A key in the command itself."""
+class _RefuseKey(argparse.Action):
+    """Refuse a key that is given in the command itself."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.error("no key in the command: it would be shown; use --key-file or ATLAS_KEY")
+        parser.error("the command must not contain the key; use --key-file or ATLAS_KEY")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("atlaslib", description="Stroke lesion segmentation on ATLAS.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    synth = commands.add_parser("synth", help="make a synthetic cohort in the tree of ATLAS R1.1")
+    synth = commands.add_parser("synth", help="make a synthetic cohort laid out like ATLAS R1.1")
     synth.add_argument("folder", metavar="DIR", type=Path)
     synth.add_argument("--subjects", type=int, required=True, metavar="N")
     synth.add_argument("--seed", type=int, default=0, metavar="S")
@@ -52,53 +52,52 @@ def _parser() -> argparse.ArgumentParser:
 
     unpack = commands.add_parser(
         "unpack",
-        help="decrypt and extract an archive of ATLAS",
-        allow_abbrev=False,  # --key SECRET would pass for --key-file, and be shown in an error
+        help="decrypt and extract an ATLAS archive",
+        allow_abbrev=False,  # else --key SECRET means --key-file, and an error would show it
     )
     unpack.add_argument("archive", metavar="ARCHIVE", type=Path)
     unpack.add_argument("folder", metavar="DIR", type=Path)
     unpack.add_argument(
-        "--key-file", type=Path, metavar="FILE", help="else ATLAS_KEY is used, or the key asked for"
+        "--key-file", type=Path, metavar="FILE", help="default: ATLAS_KEY, or ask for the key"
     )
-    # refused without being shown: what stands in a command is in the shell's history already
-    unpack.add_argument("--key", action=_Refused, help=argparse.SUPPRESS)
+    # refused but not repeated in the error; the shell's history already contains it
+    unpack.add_argument("--key", action=_RefuseKey, help=argparse.SUPPRESS)
     unpack.set_defaults(run=_unpack)
 
-    check = commands.add_parser("check", help="list every fault of a folder of ATLAS")
+    check = commands.add_parser("check", help="list every fault in an ATLAS folder")
     check.add_argument("folder", metavar="DIR", type=Path)
-    check.add_argument("--json", action="store_true", help="for programs: one JSON object")
+    check.add_argument("--json", action="store_true", help="print one JSON object instead")
     check.set_defaults(run=_check)
 
-    train = commands.add_parser("train", help="train a model; resumes by itself")
-    names = "baseline, resnet, residual_unet, dynunet or zero"
-    train.add_argument("name", metavar="NAME", help=names)
+    train = commands.add_parser("train", help="train a model, or resume training it")
+    train.add_argument("name", metavar="NAME", help="baseline, resnet, ...; a wrong name lists all")
     train.add_argument("--profile", default="quick", metavar="smoke|quick|paper")
     train.add_argument("--data", type=Path, required=True, metavar="DIR")
     train.add_argument("--out", type=Path, required=True, metavar="RUN")
     train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes")
-    train.add_argument("--dry-run", action="store_true", help="a few steps: what it would take")
-    train.add_argument("--tensorboard", action="store_true", help="write for TensorBoard as well")
+    train.add_argument("--dry-run", action="store_true", help="only estimate time and memory")
+    train.add_argument("--tensorboard", action="store_true", help="also log to TensorBoard")
     train.set_defaults(run=_train)
 
-    evaluate = commands.add_parser("evaluate", help="Dice on the scans that a run never saw")
+    evaluate = commands.add_parser("evaluate", help="compute Dice on scans that a run has not seen")
     evaluate.add_argument("folder", metavar="RUN", type=Path)
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR")
     evaluate.add_argument("--csv", type=Path, required=True, metavar="FILE")
     evaluate.set_defaults(run=_evaluate)
 
-    claims = commands.add_parser("claims", help="re-test every claim of the paper; resumes")
+    claims = commands.add_parser("claims", help="re-test every claim of the paper; resumable")
     _add_cohort(claims)
-    claims.add_argument("--seeds", type=int, default=5, metavar="K", help="trainings of each arm")
+    claims.add_argument("--seeds", type=int, default=5, metavar="K", help="training runs per arm")
     claims.add_argument("--out", type=Path, metavar="DIR", help="where to write the tables")
     claims.set_defaults(run=_claims)
 
-    study = commands.add_parser("study", help="search the ResNet's units and last layer; goes on")
+    study = commands.add_parser("study", help="search the ResNet's units and last layer; resumable")
     _add_cohort(study)
-    study.add_argument("--trials", type=int, default=20, metavar="N", help="how many more")
+    study.add_argument("--trials", type=int, default=20, metavar="N", help="further trials to run")
     study.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the table")
     study.set_defaults(run=_study)
 
-    predict = commands.add_parser("predict", help="write the lesion mask of one T1 in MNI space")
+    predict = commands.add_parser("predict", help="predict the lesion mask of a T1 in MNI space")
     predict.add_argument("folder", metavar="RUN", type=Path)
     predict.add_argument("t1", metavar="T1.nii.gz", type=Path)
     predict.add_argument("mask", metavar="MASK.nii.gz", type=Path)
@@ -109,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_cohort(command: argparse.ArgumentParser) -> None:
     command.add_argument("--profile", default="quick", metavar="smoke|quick|paper")
     command.add_argument(
-        "--data", default="", metavar="DIR", help="ATLAS; without it, the synthetic cohort"
+        "--data", default="", metavar="DIR", help="ATLAS folder; default: the synthetic cohort"
     )
 
 
@@ -119,18 +118,18 @@ def _synth(options: argparse.Namespace) -> None:
 
 
 def _unpack(options: argparse.Namespace) -> None:
-    from atlaslib.archives import is_encrypted, read_key, unpack
+    from atlaslib.data.archives import is_encrypted, read_key, unpack
 
     key = read_key(options.key_file) if is_encrypted(options.archive) else None
     folder = unpack(options.archive, options.folder, key)
-    print(f"{folder}: unpacked; see what it holds with: atlaslib check {folder}")
+    print(f"{folder}: unpacked; next, check it with: atlaslib check {folder}")
 
 
 def _check(options: argparse.Namespace) -> int:
     """Exit code 0 if training can start, else 1."""
-    from atlaslib.faults import check
+    from atlaslib.data.check import check_folder
 
-    found, faults = check(options.folder)
+    found, faults = check_folder(options.folder)
     blocking = int(faults.blocks.sum())
     subjects = len({scan.subject for scan in found.scans})
     if options.json:
@@ -139,7 +138,7 @@ def _check(options: argparse.Namespace) -> int:
         return int(blocking > 0)
     width = max(map(len, faults.kind), default=0)
     for row in faults.itertuples():
-        print(f"{'blocks ' if row.blocks else 'look at'}  {row.kind:{width}}  {row.message}")
+        print(f"{'blocks ' if row.blocks else 'warning'}  {row.kind:{width}}  {row.message}")
     print(
         f"{found.release}: {len(found.scans)} scans of {subjects} subjects, {len(faults)} faults, "
         f"{blocking} of which block training"
@@ -149,16 +148,16 @@ def _check(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> None:
     from atlaslib.recipes import parse_changes
-    from atlaslib.training import rehearse
-    from atlaslib.world import leave
+    from atlaslib.training.distributed import leave_processes
+    from atlaslib.training.loop import estimate_cost
 
     chosen = atlaslib.recipe(options.name, options.profile, **parse_changes(options.changes))
     cohort = atlaslib.load_cohort(options.data)
     if options.dry_run:
-        print(rehearse(chosen, cohort).to_string())
+        print(estimate_cost(chosen, cohort).to_string())
         return
     run = atlaslib.train(chosen, cohort, out=options.out, tensorboard=options.tensorboard)
-    leave()
+    leave_processes()
     best = run.history.validation_dice.max() if len(run.history) else float("nan")
     print(f"{run.folder}: finished, best validation Dice {best:.3f} ({run.provenance['source']})")
 
@@ -168,7 +167,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     _refuse_without_folder(options.csv)
     cohort = run.unseen(atlaslib.load_cohort(options.data))
     table = atlaslib.evaluate(run, cohort)
-    write_aside(options.csv, lambda name: table.to_csv(name, index=False))
+    atomic_write(options.csv, lambda name: table.to_csv(name, index=False))
     row = atlaslib.summary({run.recipe.model: table}).iloc[0]
     print(
         f"{row.scans} scans of {row.subjects} unseen subjects ({cohort.source}): Dice "
@@ -178,8 +177,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _claims(options: argparse.Namespace) -> None:
-    from atlaslib import experiments
-    from atlaslib.claims import verdicts
+    from atlaslib.paper import experiments
+    from atlaslib.paper.claims import verdicts
 
     cohort = atlaslib.open_cohort(options.data, options.profile)
     experiments.run_all(cohort, options.profile, options.seeds)
@@ -189,18 +188,18 @@ def _claims(options: argparse.Namespace) -> None:
     print(f"{cohort.source}, {options.profile} profile, {options.seeds} seeds")
     shown = ["claim", "verdict", "effect", "statement"]
     print(verdicts(results.effects())[shown].to_string(index=False))
-    print(f"the tables: {folder}")
+    print(f"tables written to {folder}")
 
 
 def _study(options: argparse.Namespace) -> None:
-    from atlaslib import study
+    from atlaslib.paper import study
 
     cohort = atlaslib.open_cohort(options.data, options.profile)
     table = study.trials_table(study.search(cohort, options.profile, options.trials))
     folder = options.out or atlaslib.home() / "studies"
     study.save(table, cohort, options.profile, folder)
     print(table.sort_values("dice", ascending=False).head(10).to_string(index=False))
-    print(f"{len(table)} trials; the table: {folder}")
+    print(f"{len(table)} trials; table written to {folder}")
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -208,18 +207,18 @@ def _predict(options: argparse.Namespace) -> None:
     if not options.mask.name.endswith((".nii", ".nii.gz")):
         raise atlaslib.DataError(f"{options.mask}: the mask's name must end with .nii or .nii.gz")
     if options.mask.exists():
-        raise atlaslib.DataError(f"{options.mask}: exists already; it is not overwritten")
+        raise atlaslib.DataError(f"{options.mask}: exists already and is not overwritten")
     _refuse_without_folder(options.mask)
     mask = atlaslib.predict(run, options.t1)
     content = mask.to_bytes()
     if options.mask.suffix == ".gz":
         content = gzip.compress(content, 6)
-    write_aside(options.mask, lambda name: Path(name).write_bytes(content))
+    atomic_write(options.mask, lambda name: Path(name).write_bytes(content))
     print(f"{options.mask}: {int((mask.dataobj[:] > 0).sum()) / 1000:.1f} mL of lesion predicted")
 
 
 def _refuse_without_folder(path: Path) -> None:
-    """Before minutes are spent on what could not be written."""
+    """Fail before minutes are spent on a result that could not be written."""
     if not path.absolute().parent.is_dir():
         raise atlaslib.DataError(f"{path}: its folder does not exist")
 

@@ -1,4 +1,4 @@
-"""A run's folder: recipe, history, weights and provenance, and finding a finished run again."""
+"""A run's folder (recipe, history, weights, provenance), and finding a finished run again."""
 
 from __future__ import annotations
 
@@ -17,25 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from atlaslib.cohort import Cohort, DataError, home, source_fingerprint, write_aside
+from atlaslib.data.cohort import Cohort
+from atlaslib.files import DataError, atomic_write, home, write_json
 from atlaslib.models import build_model
 from atlaslib.recipes import Recipe
 
-# The modules whose code decides what weights a run ends with. Runs made by other code are other
-# runs: a corrected model must not find the numbers of the faulty one.
-_CODE = (
-    "volumes.py",
-    "slices.py",
-    "splits.py",
-    "batches.py",
-    "augment.py",
-    "steps.py",
-    "state.py",
-    "training.py",
-    "evaluation.py",
-    "metrics.py",
-    "models",
-)
+#: The engine version. Raise it when a change to training or scoring alters the numbers of a run:
+#: runs of other versions are not reused, and tables made from them are reported as out of date.
+ENGINE = 1
 
 
 @dataclass(frozen=True)
@@ -50,15 +39,15 @@ class Run:
         One row per epoch: epoch, loss, validation_loss, validation_cross_entropy,
         validation_dice, seconds.
     provenance : dict
-        Device, seconds, peak_memory_mb, packages, code, cohort and its source, and the subjects
-        of each part of the split.
+        Device, seconds, peak_memory_mb, packages, engine version, cohort and its source, the
+        subjects of each part of the split, and more.
     """
 
     folder: Path
     recipe: Recipe
     history: pd.DataFrame
     provenance: dict[str, Any]
-    custom: nn.Module | None = None  # the user's own module, which no name can build
+    custom: nn.Module | None = None  # the user's own module, which the recipe cannot build
 
     def model(self) -> nn.Module:
         """The trained model, in evaluation mode, on the CPU."""
@@ -73,7 +62,7 @@ class Run:
         return model.cpu().eval()
 
     def unseen(self, cohort: Cohort) -> Cohort:
-        """The scans of subjects that were neither trained on nor used to choose the weights.
+        """The scans of subjects that were used neither for training nor to choose the weights.
 
         Raises
         ------
@@ -94,7 +83,7 @@ def load_run(folder: str | os.PathLike[str], model: nn.Module | None = None) -> 
     ----------
     folder : path
     model : torch.nn.Module, optional
-        Needed for a run that trained your own module.
+        Your own module, if the run trained one.
 
     Raises
     ------
@@ -103,9 +92,9 @@ def load_run(folder: str | os.PathLike[str], model: nn.Module | None = None) -> 
     """
     folder = Path(folder)
     if not (folder / "recipe.json").is_file():
-        raise DataError(f"{folder}: not a run; expected recipe.json in it")
+        raise DataError(f"{folder}: not a run; it has no recipe.json")
     if not (folder / "provenance.json").is_file():
-        raise DataError(f"{folder}: this run is not finished; train it again and it goes on")
+        raise DataError(f"{folder}: this run is not finished; train it again to resume it")
     try:
         chosen = Recipe(**json.loads((folder / "recipe.json").read_text()))
         provenance = json.loads((folder / "provenance.json").read_text())
@@ -113,31 +102,26 @@ def load_run(folder: str | os.PathLike[str], model: nn.Module | None = None) -> 
     except (ValueError, TypeError, OSError) as error:
         raise DataError(f"{folder}: damaged run ({error})") from None
     if not isinstance(provenance, dict):
-        raise DataError(f"{folder}: damaged run (provenance.json holds no object)")
+        raise DataError(f"{folder}: damaged run (provenance.json is not a JSON object)")
     return Run(folder, chosen, history, provenance, model)
 
 
 def run_folder(recipe: Recipe, cohort: Cohort, model: nn.Module | None = None) -> Path:
-    """Where the run of this recipe on this cohort is kept when no other folder is named."""
+    """The default folder for the run of this recipe on this cohort."""
     key = experiment_key(recipe, cohort, model)
     return home() / "runs" / f"{recipe.model}-{recipe.profile}-{key}"
 
 
 def experiment_key(recipe: Recipe, cohort: Cohort, model: nn.Module | None = None) -> str:
-    """Twelve hexadecimal digits of recipe, data, code and, if there is one, the user's module."""
-    parts = [recipe.fingerprint(), cohort.fingerprint(), code_fingerprint()]
+    """Hash of recipe, cohort, engine version and the user's module, if any: 12 hex digits."""
+    parts = [recipe.key(), cohort.fingerprint(), f"engine {ENGINE}"]
     if model is not None:
         parts.append(repr(model))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
 
 
-def code_fingerprint() -> str:
-    """Twelve hexadecimal digits of the code that computes weights; comments do not count."""
-    return source_fingerprint(*_CODE)
-
-
-def packages() -> dict[str, str]:
-    """Versions of what computes, for provenance."""
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that affect the numbers, for provenance."""
     found = {"python": platform.python_version()}
     for name in ("atlaslib", "torch", "numpy", "nibabel", "nilearn"):
         try:
@@ -147,30 +131,22 @@ def packages() -> dict[str, str]:
     return found
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON aside and rename."""
-    text = json.dumps(content, indent=2) + "\n"
-    write_aside(path, lambda name: Path(name).write_text(text))
-
-
-def start(folder: Path, recipe: Recipe, key: str) -> None:
-    """Make a run's folder, or make sure that an existing one is of the same experiment.
+def create_run_folder(folder: Path, recipe: Recipe, key: str) -> None:
+    """Create a run's folder, or check that an existing one belongs to the same experiment.
 
     Raises
     ------
     DataError
-        If the folder holds another experiment or anything else.
+        If the folder holds another experiment, or other files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / "experiment.txt"
-    if mark.is_file():
-        if mark.read_text().strip() != key:
-            raise DataError(
-                f"{folder}: holds a run of another recipe, cohort or version of the code"
-            )
+    key_file = folder / "experiment.txt"
+    if key_file.is_file():
+        if key_file.read_text().strip() != key:
+            raise DataError(f"{folder}: contains a run of another recipe, cohort or engine version")
     elif any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise DataError(f"{folder}: is not empty and holds no run; choose another folder")
-    # the mark first: a process killed here must not leave a folder that is refused from then on
-    write_aside(mark, lambda name: Path(name).write_text(key + "\n"))
+        raise DataError(f"{folder}: is not empty and contains no run; choose another folder")
+    # the key comes first: a process killed here must not leave a folder that is refused forever
+    atomic_write(key_file, lambda name: Path(name).write_text(key + "\n"))
     if not (folder / "recipe.json").is_file():
         write_json(folder / "recipe.json", dataclasses.asdict(recipe))

@@ -1,16 +1,16 @@
-"""What reading costs: atlaslib's store beside MONAI, TorchIO and a plain Dataset.
+"""What reading costs: atlaslib's slice cache beside MONAI, TorchIO and a plain Dataset.
 
     python benchmarks/data.py [--scans 24] [--root FOLDER] [--out FILE.json]
 
-Every reader delivers the same slices of the same files: each axial slice once an epoch, shuffled,
+Every reader delivers the same slices of the same files: each axial slice once per epoch, shuffled,
 in batches of 16, as float32 images and masks (n, 1, 232, 196); atlaslib also as the bytes that its
-training takes, which the device scales as part of the first step. The mask is the union of the
-scan's masks above 0. Images differ by scale: each reader takes the percentiles that its users do.
+training uses, which the device scales as part of the first step. The mask is the union of the
+scan's masks above 0. Images differ in scale: each reader uses the percentiles usual for it.
 
-Each measurement is a fresh process (imports are not timed) with an empty folder for the cache:
-one for the warm rate, and five for each number of workers from NIfTI files to the end of the first
-epoch, of which the fastest counts and gives peak memory. Of five gunzips the fastest counts, too.
-All files are in the page cache throughout. It reads /proc, and so runs on Linux.
+Each measurement runs in a fresh process (imports are not timed) with an empty cache folder: one
+process for the warm rate and, for each number of workers, five from NIfTI files to the end of the
+first epoch, of which the fastest counts and gives the peak memory. The gunzip time is the best of
+five, too. All files are in the page cache throughout. It reads /proc and so needs Linux.
 """
 
 from __future__ import annotations
@@ -42,33 +42,33 @@ from isal import igzip
 from torch.utils.data import DataLoader
 
 from atlaslib import Cohort, Scan, SliceDataset, load_cohort, make_cohort
-from atlaslib.cohort import write_aside
-from atlaslib.slices import SLICE
-from atlaslib.volumes import GRID
+from atlaslib.data.slices import SLICE
+from atlaslib.data.volumes import GRID
+from atlaslib.files import atomic_write
 
 BATCH = 16
 WORKERS = (0, 2)  # of the data loader; the better one counts
-TRIES = 5  # of what takes seconds: other programs can only make it slower
-SECONDS = 5  # whole epochs are repeated for so long to find the warm rate
+TRIES = 5  # the fastest counts: other programs can only slow a try down
+SECONDS = 5  # for this long whole epochs are repeated to measure the warm rate
 DEPTH = GRID[2]  # slices in a scan
-HELD = 4  # volumes whose slices are shuffled together, where a reader streams volumes
-SAMPLE = 64  # slices that the plain reader is timed on: slow, and each as slow as the next
+HELD = 4  # volumes whose slices are shuffled together by readers that stream volumes
+SAMPLE = 64  # slices that slow readers are timed on; all slices take about the same time
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-Epoch = Callable[[int], Iterable[Batch]]  # one epoch, with this many workers
+Epoch = Callable[[int], Iterable[Batch]]  # one epoch with this many workers
 
 # --- readers: each takes a cohort and an empty folder, prepares itself and returns its epochs ----
 
 
 def loader(order: Sequence, read: Callable[[list], Batch], workers: int) -> DataLoader:
-    """Batches that ``read`` makes of shuffled numbers, in the workers if there are any."""
-    fork = "fork" if workers else None  # workers share what the reader holds
+    """Batches that ``read`` makes from shuffled indices, in worker processes if there are any."""
+    fork = "fork" if workers else None  # workers share the reader's memory
     return DataLoader(order, BATCH, True, num_workers=workers, collate_fn=read,
                       multiprocessing_context=fork)  # fmt: skip
 
 
 def atlaslib(cohort: Cohort, folder: Path) -> Epoch:
-    os.environ["ATLASLIB_HOME"] = str(folder)  # where the store is made
+    os.environ["ATLASLIB_HOME"] = str(folder)  # where the cache is written
     slices = SliceDataset(cohort, progress=False)
 
     def read(chosen: list[int]) -> Batch:
@@ -81,7 +81,7 @@ def atlaslib(cohort: Cohort, folder: Path) -> Epoch:
 
 
 def atlaslib_bytes(cohort: Cohort, folder: Path) -> Epoch:
-    """As ``atlaslib.train`` takes slices from the store: bytes, shuffled, without a DataLoader."""
+    """As ``atlaslib.train`` reads the cache: bytes, shuffled, without a DataLoader."""
     os.environ["ATLASLIB_HOME"] = str(folder)
     slices = SliceDataset(cohort, progress=False)
 
@@ -94,15 +94,15 @@ def atlaslib_bytes(cohort: Cohort, folder: Path) -> Epoch:
 
 
 def union(masks: torch.Tensor) -> torch.Tensor:
-    """One channel of 0 and 1, as bytes: float32 would fill four times the memory."""
+    """One channel of 0 and 1, as bytes: float32 would take four times the memory."""
     return (masks > 0).any(0, keepdim=True).to(torch.uint8)
 
 
 def monai_volumes(cohort: Cohort) -> tuple[list[dict[str, object]], Callable]:
-    """The usual transforms, but in the order SPR, and in the end plain contiguous tensors.
+    """The usual transforms, but oriented to SPR and ending in plain contiguous tensors.
 
-    MONAI's tutorials orient to RAS and slice the last axis, which takes one voxel from each cache
-    line: seven times as slow. Tensors that track metadata (the default) are slow to slice, too.
+    MONAI's tutorials orient to RAS and slice the last axis, which uses one voxel of each cache
+    line and is seven times slower. Tensors that track metadata (the default) are slow to slice.
     """
     import monai.transforms as mt
 
@@ -129,22 +129,22 @@ def cut(volumes: Sequence, chosen: list[int]) -> Batch:
 
 
 def monai_cache(cohort: Cohort, folder: Path) -> Epoch:
-    """Random slices of the volumes in memory.
+    """Random slices of volumes that are all in memory.
 
     Not GridPatchDataset with ShuffleBuffer, as in MONAI's tutorial on 2-D slices: it takes several
-    times as long a slice, shuffles within its buffer only, and with two workers loses half of
-    the slices, for both of its parts divide them among the workers.
+    times as long per slice, shuffles only within its buffer, and with two workers loses half of
+    the slices, because each of the two classes divides them among the workers.
     """
     from monai.data import CacheDataset
 
-    # num_workers=None: as many threads as there are cores fill the cache
+    # num_workers=None: one thread per core fills the cache
     volumes = CacheDataset(*monai_volumes(cohort), num_workers=None, progress=False)
     slices = range(len(volumes) * DEPTH)
     return lambda workers: loader(slices, lambda chosen: cut(volumes, chosen), workers)
 
 
 def monai_disk(cohort: Cohort, folder: Path) -> Epoch:
-    """Workers read shuffled volumes, and the slices of a few are shuffled, as in TorchIO's Queue.
+    """Workers read volumes in random order; slices of a few are shuffled, as in TorchIO's Queue.
 
     This mixes slices less than the readers above, which shuffle all of them.
     """
@@ -162,18 +162,18 @@ def monai_disk(cohort: Cohort, folder: Path) -> Epoch:
 
 
 def monai_disk_mixed(cohort: Cohort, folder: Path) -> Epoch:
-    """All slices shuffled, which reads a volume of 43 MB for each, as RandSpatialCropd does too."""
+    """All slices shuffled: each reads a volume of 43 MB, as it would with RandSpatialCropd."""
     from monai.data import PersistentDataset
 
     volumes = PersistentDataset(*monai_volumes(cohort), cache_dir=folder)
     for _ in DataLoader(volumes, batch_size=None, num_workers=max(WORKERS)):
-        pass  # the cache is filled
+        pass  # fills the cache
     some = torch.randperm(len(cohort) * DEPTH)[:SAMPLE].tolist()
     return lambda workers: loader(some, lambda chosen: cut(volumes, chosen), workers)
 
 
 def torchio(cohort: Cohort, folder: Path) -> Epoch:
-    """Its Queue, with the sampler that takes each slice once. Each epoch reads the files again."""
+    """TorchIO's Queue, with a sampler that takes each slice once. Each epoch rereads the files."""
     import torchio as tio
 
     def subject(scan: Scan) -> tio.Subject:
@@ -186,12 +186,12 @@ def torchio(cohort: Cohort, folder: Path) -> Epoch:
         tio.RescaleIntensity((0, 1), percentiles=(1, 99)),
     ]
     volumes = tio.SubjectsDataset([subject(scan) for scan in cohort], tio.Compose(steps))
-    # it learns the shape from the first subject: given one of zeros, it has no file to read
+    # the sampler takes the shape from a subject: one of zeros saves reading a file
     shape = tio.Subject(image=tio.ScalarImage(tensor=torch.zeros(1, DEPTH, *SLICE)))
     sampler = tio.GridSampler(shape, (1, *SLICE))
 
     def epoch(workers: int) -> Iterator[Batch]:
-        # a whole number of volumes: of one that did not fit, the first slices would come twice
+        # a whole number of volumes: slices of one that did not fit would be delivered twice
         queue = tio.Queue(volumes, HELD * DEPTH, DEPTH, sampler, num_workers=workers)
         for batch in tio.SubjectsLoader(queue, batch_size=BATCH, num_workers=0):
             yield batch["image"]["data"][:, :, 0], batch["mask"]["data"][:, :, 0].float()
@@ -200,7 +200,7 @@ def torchio(cohort: Cohort, folder: Path) -> Epoch:
 
 
 def plain_slice(scan: Scan, z: int) -> Batch:
-    """What everybody writes first: each slice opens its files. They are taken to be RAS."""
+    """What everyone writes first: each slice opens its files, which are assumed to be RAS."""
     import nibabel as nib
 
     def cut(path: Path) -> torch.Tensor:
@@ -219,7 +219,7 @@ def plain(cohort: Cohort, folder: Path) -> Epoch:
     return lambda workers: loader(some, read, workers)
 
 
-READERS = {  # function, module imported before the clock starts, name in the table
+READERS = {  # function, module to import before timing starts, name in the table
     "atlaslib": (atlaslib, "nilearn.datasets", "atlaslib"),
     "atlaslib-bytes": (atlaslib_bytes, "nilearn.datasets", "atlaslib, bytes"),
     "monai-cache": (monai_cache, "monai.data", "MONAI CacheDataset"),
@@ -228,20 +228,20 @@ READERS = {  # function, module imported before the clock starts, name in the ta
     "torchio": (torchio, "torchio", "TorchIO Queue"),
     "plain": (plain, "nibabel", "plain nibabel"),
 }
-# cold, these differ from the readers above them by their epoch alone
+# their cold time is not measured: they fill the same cache as the readers above them
 WARM_ONLY = ("atlaslib-bytes", "monai-disk-mixed")
 NOTES = f"""MONAI's CacheDataset holds all volumes in memory, the others do not. TorchIO and the
-plain reader have no cache. The reader of bytes takes no workers. PersistentDataset and TorchIO
-shuffle the slices of {HELD} scans at a time, the others ("mixed" too) all slices. "Mixed" and the
+plain reader have no cache. The reader of bytes uses no workers. PersistentDataset and TorchIO
+shuffle the slices of {HELD} scans at a time, the others (and "mixed") all slices. "Mixed" and the
 plain reader are extrapolated from {SAMPLE} random slices."""
 
-# --- measuring, in a process for each reader -----------------------------------------------------
+# --- measuring, in one process per reader --------------------------------------------------------
 
 
 def run_epochs(
     epoch: Epoch, workers: int, seconds: float = 0, dtype: torch.dtype = torch.float32
 ) -> tuple[int, float]:
-    """Slices delivered by whole epochs, of which the last begins within ``seconds``; the time."""
+    """Slices delivered, and the time: whole epochs, the last begun within ``seconds``."""
     count, begun = 0, time.perf_counter()
     while count == 0 or time.perf_counter() - begun < seconds:
         for images, masks in epoch(workers):
@@ -255,38 +255,38 @@ def measure_warm(name: str, cohort: Cohort, folder: Path) -> list[float]:
     """Slices a second for each number of workers."""
     epoch = READERS[name][0](cohort, folder)
     if name == "monai-disk":
-        run_epochs(epoch, max(WORKERS))  # fills its cache
+        run_epochs(epoch, max(WORKERS))  # fills the cache
     dtype = torch.uint8 if name == "atlaslib-bytes" else torch.float32
     found = [run_epochs(epoch, workers, SECONDS, dtype) for workers in WORKERS]
     return [count / seconds for count, seconds in found]
 
 
 def measure_cold(name: str, cohort: Cohort, folder: Path, workers: int) -> dict[str, float]:
-    """From files to the end of the first epoch; what the cache and the process took."""
+    """From files to the end of the first epoch: seconds, disk space of the cache, memory."""
     begun = time.perf_counter()
     count, _ = run_epochs(READERS[name][0](cohort, folder), workers)
     seconds = time.perf_counter() - begun
     whole = len(cohort) * DEPTH
     if name != "plain" and count != whole:
-        raise SystemExit(f"{name}: {count} slices came, expected {whole}")
+        raise SystemExit(f"{name}: delivered {count} slices, expected {whole}")
     worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss if workers else 0
     return {
         "cold, s": seconds * whole / count,
         "on disk, MB": sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6,
         "peak, MB": memory("VmHWM"),
         "mapped, MB": memory("RssFile"),  # page cache, which the system takes back when it must
-        "peak of a worker, MB": worker * 1024 / 1e6,  # what it shares with the reader counts, too
+        "peak of a worker, MB": worker * 1024 / 1e6,  # with what it shares
     }
 
 
 def memory(key: str) -> float:
-    """MB from /proc; ru_maxrss would start from what the parent had."""
+    """MB from /proc; ru_maxrss would start at the parent's peak."""
     found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) * 1024 / 1e6 if found else np.nan
 
 
 def measure_limits(cohort: Cohort) -> dict[str, float]:
-    """Seconds to gunzip the same files on all cores, and GB/s that one thread copies."""
+    """Seconds to gunzip the same files on all cores, and the GB/s that one thread copies."""
     paths = [path for scan in cohort for path in (scan.t1, *scan.masks)]
     source = np.ones(2**28, np.uint8)
     target = source.copy()
@@ -313,8 +313,8 @@ def measure(args: argparse.Namespace) -> object:
     if args.reader == "limits":
         return measure_limits(cohort)
     importlib.import_module(READERS[args.reader][1])
-    # one thread in each process, as loaders' workers have: where other programs compute, threads
-    # that wait for each other after every small operation take ten times as long, and more
+    # one thread per process, as in a loader's workers: beside other busy programs, threads that
+    # synchronise after every small operation make it ten times slower or worse
     torch.set_num_threads(1)
     if args.workers is None:
         return measure_warm(args.reader, cohort, args.folder)
@@ -337,30 +337,30 @@ def machine() -> dict[str, object]:
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         "cpu": (names or [platform.machine()])[0],
         "cores": cores(),
-        "load": round(os.getloadavg()[0], 1),  # before the run: others' programs, if not near 0
+        "load": round(os.getloadavg()[0], 1),  # before the run; other programs if not near 0
         "python": platform.python_version(),
         **{name: packages[name] for name in shown if name in packages},
     }
 
 
 def in_a_process(name: str, root: Path, scans: int, *more: object) -> object:
-    """What this file prints when it is called for one reader, or for the limits."""
+    """Run this file in a new process for one reader, or the limits; return what it prints."""
     with tempfile.TemporaryDirectory() as folder:
         given = ["--reader", name, "--root", root, "--scans", scans, "--folder", folder, *more]
         command = [sys.executable, __file__, *map(str, given)]
         quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
         done = subprocess.run(command, env=quiet, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise SystemExit(f"{name}: failed, see above")
+        raise SystemExit(f"{name}: failed; the error is above")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare(root: Path, scans: int) -> pd.DataFrame:
-    """One row for each reader and measure: reader, workers, measure, value, ratio to atlaslib."""
+    """One row per reader and measure: reader, workers, measure, value, ratio to atlaslib."""
     rows = []
     for key, (_, module, name) in READERS.items():
         if importlib.util.find_spec(module.partition(".")[0]) is None:
-            print(f"{name} is not installed and left out: pip install '.[bench]'")
+            print(f"{name} is left out, as it is not installed: pip install '.[bench]'")
             continue
         print(f"measuring {name}", file=sys.stderr)
         rates = in_a_process(key, root, scans)
@@ -378,12 +378,12 @@ def compare(root: Path, scans: int) -> pd.DataFrame:
 
 def show(table: pd.DataFrame, limits: dict[str, float], about: dict[str, object]) -> None:
     text = table.assign(value=table.value.map("{:,.5g}".format), ratio=table.ratio.round(3))
-    for name in ("measure", "reader"):  # to be sorted in this order
+    for name in ("measure", "reader"):  # keeps this order when sorted
         text[name] = pd.Categorical(table[name], table[name].unique())
     print(f"\n{about['scans']} scans, {about['slices']} slices; ratio: to atlaslib\n")
     print(text.set_index(["measure", "reader"]).sort_index().to_string())
     rate = table[table.measure == "warm, slices/s"].value.iloc[0]  # atlaslib comes first
-    moved = rate * SLICE[0] * SLICE[1] * 8 / 1e9  # an image and a mask in float32
+    moved = rate * SLICE[0] * SLICE[1] * 8 / 1e9  # image and mask in float32
     print(f"\n{NOTES}\n\ngunzip of the {limits['files']} files alone: {limits['gunzip, s']:.2f} s")
     print(f"the same with isal, which atlaslib uses: {limits['gunzip by isal, s']:.2f} s")
     print(f"one thread copies {limits['copy, GB/s']:.1f} GB/s, atlaslib delivers {moved:.1f} GB/s")
@@ -394,8 +394,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What reading costs, reader by reader.")
     parser.add_argument("--scans", type=int, default=24)
     parser.add_argument("--root", type=Path, help="a folder of scans instead of synthetic ones")
-    parser.add_argument("--out", type=Path, help="the same as JSON")
-    for name, kind in (("reader", str), ("folder", Path), ("workers", int)):  # for one process
+    parser.add_argument("--out", type=Path, help="also write the results as JSON")
+    for name, kind in (("reader", str), ("folder", Path), ("workers", int)):  # internal
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.reader:
@@ -411,7 +411,7 @@ def main() -> None:
     if args.out:
         rows = json.loads(table.to_json(orient="records"))  # NaN becomes null
         text = json.dumps({"about": about, "limits": limits, "rows": rows}, indent=1) + "\n"
-        write_aside(args.out, lambda name: Path(name).write_text(text, encoding="utf-8"))
+        atomic_write(args.out, lambda name: Path(name).write_text(text, encoding="utf-8"))
 
 
 if __name__ == "__main__":

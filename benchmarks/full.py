@@ -1,9 +1,9 @@
-"""The book's models at full scale: train, test on unseen subjects, keep what the book shows.
+"""The book's models at full scale: train, test on unseen subjects, save what the book shows.
 
     python benchmarks/full.py [--profile paper] [--data FOLDER] [--results DIR] [--weights DIR]
 
-Without ``--data`` the 220 subjects of the synthetic cohort are made first. Runs are found again,
-and go on where they were cut off. Needs a GPU at the paper's profile.
+Without ``--data``, a synthetic cohort of 220 subjects is made first. Finished runs are reused and
+interrupted ones resume. The paper profile needs a GPU.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 import atlaslib
-from atlaslib.cohort import write_aside
-from atlaslib.pretrained import publish
+from atlaslib.evaluation.pretrained import publish
+from atlaslib.files import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,16 +32,16 @@ def main() -> None:
     for name in ("baseline", "resnet", "zero"):
         run = atlaslib.train(atlaslib.recipe(name, args.profile), cohort)
         row = atlaslib.summary({name: atlaslib.evaluate(run, run.unseen(cohort))})
-        if name == "baseline" and cohort.synthetic:  # of people's data, not even weights
+        if name == "baseline" and cohort.synthetic:  # weights trained on people's data stay private
             publish(run, row, args.weights)
         known = {
-            key: run.provenance[key] for key in ("source", "profile", "device", "cohort", "code")
+            key: run.provenance[key] for key in ("source", "profile", "device", "cohort", "engine")
         }
         rows.append(row.assign(minutes=run.provenance["seconds"] / 60, **known))
     table = pd.concat(rows, ignore_index=True)
     args.results.mkdir(parents=True, exist_ok=True)
     path = args.results / f"{args.profile}.csv"
-    write_aside(path, lambda name: table.to_csv(name, index=False))
+    atomic_write(path, lambda name: table.to_csv(name, index=False))
     print(table.to_string())
 
 

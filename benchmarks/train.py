@@ -1,13 +1,13 @@
-"""What training costs: atlaslib beside its own limit, plain PyTorch and MONAI's trainer.
+"""What training costs: atlaslib beside its upper limit, plain PyTorch and MONAI's trainer.
 
     python benchmarks/train.py [--profile quick|paper] [--model baseline|resnet] [--out FILE.json]
 
-Every program trains the same model with Adam, clipped gradients and the weighted cross entropy;
-all but the bare step see the same slices in the same order, cut and shrunk as the recipe says.
+Every program trains the same model with Adam, gradient clipping and weighted cross entropy; all
+but the bare step see the same slices in the same order, cropped and downsampled as the recipe says.
 They take turns in one process, round by round after a warm-up, and are compared within each round,
-for a machine's speed may change from one to the next. On a CPU all count denormal numbers as zero,
-as atlaslib does by itself. Reading NIfTI files is not timed: the store and MONAI's cache are filled
-before.
+because a machine's speed may change between rounds. On a CPU all programs flush denormal numbers
+to zero, as atlaslib does by itself. Reading NIfTI files is not timed: the caches of atlaslib and
+MONAI are filled beforehand.
 """
 
 from __future__ import annotations
@@ -32,32 +32,33 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
 from atlaslib import Cohort, Recipe, build_model, make_cohort, recipe
-from atlaslib.batches import epoch_batches, epoch_order
-from atlaslib.cohort import write_aside
-from atlaslib.evaluation import best_device, fast_layout, half_precision, shrink
-from atlaslib.state import State
-from atlaslib.steps import Trainee, denormals_as_zero
-from atlaslib.world import World
+from atlaslib.data.model_input import to_model_input
+from atlaslib.files import atomic_write
+from atlaslib.models.device import best_device, fast_layout, half_precision
+from atlaslib.training.batches import epoch_batches, epoch_order
+from atlaslib.training.distributed import DistributedContext
+from atlaslib.training.state import TrainingState
+from atlaslib.training.step import TrainingSession, denormals_as_zero
 from data import DEPTH, cut, machine, monai_volumes
 
 ROUNDS = 8
-WARM_UP = 5  # steps of each program that are not counted; a GPU compiles in the first
+WARM_UP = 5  # untimed steps of each program; on a GPU the first one compiles the model
 WORKERS = 2  # of each data loader
-SCANS = 229  # of ATLAS R1.1: what a run on all of it would compile is compiled here, too
-SIDE = 8192  # of the matrices whose product is the ceiling
+SCANS = 229  # in ATLAS R1.1: the model is compiled here if a run on all of them would compile it
+SIDE = 8192  # of the square matrices whose product measures the ceiling
 
-Run = Callable[[int], object]  # so many steps more
+Run = Callable[[int], object]  # takes this many more steps
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Given:
-    """What the programs share: a trainee, and the slices of each step, mirrored or not."""
+    """What the programs share: a training session, and the slices and flips of each step."""
 
     def __init__(self, chosen: Recipe, cohort: Cohort, steps: int) -> None:
         epochs = max(1, round(chosen.epochs * SCANS / len(cohort)))
         self.recipe = dataclasses.replace(chosen, epochs=epochs)
-        self.trainee = Trainee(self.recipe, cohort, None, World(), False)
-        self.device, self.slices = self.trainee.device, self.trainee.slices
+        self.session = TrainingSession(self.recipe, cohort, None, DistributedContext(), False)
+        self.device, self.slices = self.session.device, self.session.slices
         self.gpu = self.device.type == "cuda"
         self.rows: list[np.ndarray] = []
         self.flips: list[torch.Tensor] = []
@@ -68,7 +69,7 @@ class Given:
             for known, more in zip((self.rows, self.flips), epoch_batches(order, chosen, epoch),
                                    strict=True):  # fmt: skip
                 known.extend(more[: steps - len(known)])
-        self.size = len(self.rows[0])  # slices of a step
+        self.size = len(self.rows[0])  # slices per step
 
     def model(self) -> nn.Module:
         torch.manual_seed(self.recipe.seed)
@@ -90,42 +91,43 @@ class Given:
 
 
 def atlaslib(given: Given) -> Run:
-    """What ``atlaslib.train`` does between validations; it alone mirrors, if the recipe says so."""
-    trainee = given.trainee
-    trainee.model.train()
-    state = State(Path("benchmark"), trainee, World())  # writes nothing unless it is told to
-    batches = trainee.batches.of(given.rows, given.flips)
+    """What ``atlaslib.train`` does between validations; it alone mirrors if the recipe says so."""
+    session = given.session
+    session.model.train()
+    # writes nothing unless told to
+    state = TrainingState(Path("benchmark"), session, DistributedContext())
+    batches = session.batches.iterate(given.rows, given.flips)
 
     def run(steps: int) -> None:
         for x, y in itertools.islice(batches, steps):
-            state.took(trainee.step(x, y))
+            state.record_step(session.step(x, y))
 
     return run
 
 
 def bare(given: Given) -> Run:
-    """The limit: one batch that is there already; nobody looks at the loss."""
+    """The upper limit: the same batch in every step, and the loss is never read."""
     model = fast_layout(given.model(), given.device)
     optimiser = given.optimiser(model, fused=True)
-    if given.trainee.forward is not given.trainee.model:
+    if given.session.forward is not given.session.model:
         model = torch.compile(model)  # type: ignore[assignment]
-    batch = next(given.trainee.batches.of(given.rows[:1], given.flips[:1]))
+    batch = next(given.session.batches.iterate(given.rows[:1], given.flips[:1]))
     return loop(given, model, optimiser, itertools.repeat(batch), half_precision(given.device))
 
 
 def plain(given: Given) -> Run:
-    """What a textbook shows: float32 throughout, and the loss is read in every step."""
+    """What a textbook shows: float32 throughout, and the loss read in every step."""
     model = given.model()
 
     def collate(pairs: list) -> list[torch.Tensor]:
-        return [shrink(part, given.recipe) for part in default_collate(pairs)]
+        return [to_model_input(part, given.recipe) for part in default_collate(pairs)]
 
     batches = given.loader(given.slices, collate)
-    return loop(given, model, given.optimiser(model), batches, look=True)
+    return loop(given, model, given.optimiser(model), batches, read_loss=True)
 
 
 def loop(given: Given, model: nn.Module, optimiser: torch.optim.Optimizer, batches: Iterable[Batch],
-         half: torch.dtype | None = None, look: bool = False) -> Run:  # fmt: skip
+         half: torch.dtype | None = None, read_loss: bool = False) -> Run:  # fmt: skip
     criterion = given.loss()
 
     def run(steps: int) -> None:
@@ -139,7 +141,7 @@ def loop(given: Given, model: nn.Module, optimiser: torch.optim.Optimizer, batch
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), given.recipe.clip_norm)
             optimiser.step()
-            total += loss.item() if look else 0
+            total += loss.item() if read_loss else 0
 
     return run
 
@@ -157,7 +159,10 @@ def monai(given: Given) -> Run:
 
     def collate(rows: list[int]) -> dict[str, torch.Tensor]:
         images, masks = cut(volumes, rows)
-        return {"image": shrink(images, given.recipe), "label": shrink(masks, given.recipe)}
+        return {
+            "image": to_model_input(images, given.recipe),
+            "label": to_model_input(masks, given.recipe),
+        }
 
     def clip(engine: Any) -> None:
         if engine.scaler is not None:
@@ -192,8 +197,8 @@ def seconds(run: Run, steps: int) -> float:
 
 
 def warm(name: str, given: Given) -> tuple[Run, float]:
-    """A program after its first steps, and MB of GPU memory at the peak of the last of them."""
-    # what others hold; the trainee is atlaslib's own, and atlaslib comes first
+    """A program after its warm-up, and the peak GPU memory of its last step in MB."""
+    # memory of the programs before it; the session, made before all of them, is atlaslib's own
     others = torch.cuda.memory_allocated() if given.gpu and name != "atlaslib" else 0
     run = PROGRAMS[name](given)
     run(WARM_UP - 1)
@@ -206,22 +211,22 @@ def warm(name: str, given: Given) -> tuple[Run, float]:
 def present(name: str) -> bool:
     lacking = [p for m, p in NEEDS.get(name, {}).items() if importlib.util.find_spec(m) is None]
     if lacking:
-        print(f"{name} is left out, it needs: pip install {' '.join(lacking)}")
+        print(f"{name} is left out, as it needs: pip install {' '.join(lacking)}")
     return not lacking
 
 
 @denormals_as_zero()
 def compare(chosen: Recipe, cohort: Cohort, steps: int) -> tuple[pd.DataFrame, dict[str, float]]:
-    """One row for each program: slices a second, shares, memory; and the limits beside them."""
+    """One row per program: slices per second, ratios, memory; and the limits beside them."""
     given = Given(chosen, cohort, WARM_UP + ROUNDS * steps)
     ready = {name: warm(name, given) for name in filter(present, PROGRAMS)}
     taken = [{name: seconds(run, steps) for name, (run, _) in ready.items()} for _ in range(ROUNDS)]
-    rates = steps * given.size / pd.DataFrame(taken)  # a row for each round
+    rates = steps * given.size / pd.DataFrame(taken)  # one row per round
     columns = {"slices/s": rates, "of bare step": rates.div(rates["bare step"], axis=0),
                "to atlaslib": rates.div(rates["atlaslib"], axis=0)}  # fmt: skip
     table = pd.DataFrame({name: values.median() for name, values in columns.items()})
     rate = table["slices/s"]
-    with FlopCounterMode(display=False) as counter:  # of two slices, forward and backward
+    with FlopCounterMode(display=False) as counter:  # two slices, forward and backward
         x = torch.rand(2, 1, *given.recipe.input_size(), device=given.device)
         given.model()(x).mean().backward()
     limits = {"GFLOP a slice": counter.get_total_flops() / 2e9}
@@ -230,7 +235,7 @@ def compare(chosen: Recipe, cohort: Cohort, steps: int) -> tuple[pd.DataFrame, d
         limits["ceiling, TFLOP/s"] = ceiling(given.device) / 1e12
         table["of ceiling"] = rate * limits["GFLOP a slice"] / limits["ceiling, TFLOP/s"] / 1e3
         return table, limits
-    for threads in sorted({1, torch.get_num_threads()}):  # ends with as many as before
+    for threads in sorted({1, torch.get_num_threads()}):  # the last is the initial number
         torch.set_num_threads(threads)
         measured = steps * given.size / seconds(ready["bare step"][0], steps)
         limits[f"bare step, slices/s, threads: {threads}"] = measured
@@ -238,7 +243,7 @@ def compare(chosen: Recipe, cohort: Cohort, steps: int) -> tuple[pd.DataFrame, d
 
 
 def ceiling(device: torch.device, times: int = 50) -> float:
-    """Operations a second of a product of large matrices, in the precision of training."""
+    """Operations per second of a large matrix product, in the precision of training."""
     a, b = torch.randn(2, SIDE, SIDE, device=device, dtype=half_precision(device))
 
     def run(count: int) -> None:
@@ -255,14 +260,14 @@ def main() -> None:
     parser.add_argument("--model", choices=("baseline", "resnet"), default="baseline")
     parser.add_argument("--subjects", type=int, default=8)
     parser.add_argument("--steps", type=int, default=60, help=f"in each of {ROUNDS} rounds")
-    parser.add_argument("--out", type=Path, help="the same as JSON")
+    parser.add_argument("--out", type=Path, help="also write the results as JSON")
     args = parser.parse_args()
     device, chosen = best_device(), recipe(args.model, args.profile)
     about = machine() | {key: value for key, value in vars(args).items() if key != "out"}
     about |= {"batch": chosen.batch_size, "threads": torch.get_num_threads()}
     about["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["ATLASLIB_HOME"] = folder  # where the store is made
+        os.environ["ATLASLIB_HOME"] = folder  # where the cache is written
         cohort = make_cohort(Path(folder) / "scans", args.subjects)
         table, limits = compare(chosen, cohort, args.steps)
     print(f"\n{table.to_string(float_format='{:,.4g}'.format)}\n")
@@ -271,7 +276,7 @@ def main() -> None:
     if args.out:
         rows = json.loads(table.rename_axis("program").reset_index().to_json(orient="records"))
         text = json.dumps({"about": about, "limits": limits, "rows": rows}, indent=1) + "\n"
-        write_aside(args.out, lambda name: Path(name).write_text(text, encoding="utf-8"))
+        atomic_write(args.out, lambda name: Path(name).write_text(text, encoding="utf-8"))
 
 
 if __name__ == "__main__":

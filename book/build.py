@@ -1,7 +1,7 @@
-"""Run the chapters and render the book: what ``make book`` calls.
+"""Run the chapters and render the book; called by ``make book``.
 
-Chapters run with papermill, and only those whose text, library, data, profile or packages have
-changed since they last ran. Jupyter Book then renders what they wrote; it executes nothing.
+Papermill runs only the chapters whose text, library, data, profile or packages have changed since
+their last run. Jupyter Book then renders the executed chapters; it executes nothing itself.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ PROFILES = ("smoke", "quick", "paper")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a chapter's last execution went; the manifest keeps it."""
+    """The outcome of a chapter's last execution, as stored in the manifest."""
 
-    key: str  # changes when anything that the chapter depends on does
+    key: str  # changes with anything that the chapter depends on
     seconds: float
-    error: str = ""  # "" when every cell ran; else the cell and the message
-    kept: bool = False  # True when nothing had changed and the chapter was not run again
+    error: str = ""  # "" if every cell ran; otherwise the cell and the message
+    kept: bool = False  # True if nothing had changed and the chapter was not run again
 
 
 # --- what has to run --------------------------------------------------------------------------
 
 
-def surroundings(root: Path, profile: str, data: str) -> str:
-    """A digest of all that every chapter depends on, apart from its own text."""
+def shared_digest(root: Path, profile: str, data: str) -> str:
+    """A digest of everything that all chapters depend on, besides their own text."""
     digest = hashlib.sha256(f"{profile}\n{data}\n{platform.python_version()}\n".encode())
     packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()})
     digest.update("\n".join(packages).encode())
     sources = [*(root / "atlaslib").rglob("*.py"), *(root / "data" / "results").rglob("*")]
     for path in sorted(path for path in sources if path.is_file()):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
-    # a folder of images is large: names, sizes and times stand for its bytes
+    # a folder of images is too large to hash: names, sizes and modification times must do
     for path in sorted(Path(data).rglob("*")) if data else ():
         stat = path.stat()
         digest.update(f"{path}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
-def key_of(root: Path, page: str, around: str) -> str:
-    """What a chapter depends on, in sixteen digits."""
+def chapter_key(root: Path, page: str, around: str) -> str:
+    """Sixteen hexadecimal digits that change with anything that a chapter depends on."""
     text = (root / f"{page}.ipynb").read_bytes()
     return hashlib.sha256(text + around.encode()).hexdigest()[:16]
 
 
 def checked_data(data: str) -> str:
-    """The data folder as an absolute path, or an end with one clear line; "" stays ""."""
+    """The data folder as an absolute path, or exit with a one-line message; "" stays ""."""
     if not data:
         return ""
     from atlaslib import DataError, load_cohort
@@ -79,18 +79,18 @@ def checked_data(data: str) -> str:
 # --- running ----------------------------------------------------------------------------------
 
 
-class Clock(threading.Thread):
-    """Says once a second, or every half minute where nobody watches, how far a chapter is."""
+class ProgressLine(threading.Thread):
+    """Prints a chapter's progress every second, or every 30 seconds if not on a terminal."""
 
     def __init__(self, label: str) -> None:
         super().__init__(daemon=True)
         self.label, self.cells = label, list[NotebookNode]()
-        self.begun, self.done = time.monotonic(), threading.Event()
+        self.start_time, self.done = time.monotonic(), threading.Event()
         self.live = sys.stdout.isatty()
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.begun
+        return time.monotonic() - self.start_time
 
     def run(self) -> None:
         while not self.done.wait(1 if self.live else 30):
@@ -107,46 +107,46 @@ class Clock(threading.Thread):
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, for people: ``3:07``."""
+    """Seconds as minutes and seconds, such as ``3:07``."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def execute(root: Path, page: str, parameters: dict[str, str], watch: Clock) -> str:
-    """Run one chapter into ``_build/executed``; return its error, "" when there was none."""
+def execute(root: Path, page: str, parameters: dict[str, str], watch: ProgressLine) -> str:
+    """Run one chapter into ``_build/executed``; return its error, or "" if there was none."""
     import papermill
 
     register(watch)
-    aside = pages.executed(root, page).with_suffix(".part.ipynb")
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(root / f"{page}.ipynb", aside)  # what is left if not even a kernel starts
+    partial = pages.executed(root, page).with_suffix(".part.ipynb")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(root / f"{page}.ipynb", partial)  # remains if no kernel starts
     error = ""
     try:
-        # relative to the root, for papermill reads braces in a path as fields to fill
+        # relative to the root, because papermill takes braces in a path for format fields
         papermill.execute_notebook(
             f"{page}.ipynb",
-            aside.relative_to(root).as_posix(),
+            partial.relative_to(root).as_posix(),
             parameters=parameters,
             engine_name="watched",
             kernel_name="python3",
             language="python",
             progress_bar=False,
             cwd="book",
-            # the kernel tells every reader that it talks over unencrypted loopback sockets
+            # silences the kernel's warning about unencrypted loopback sockets
             extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
-    except papermill.PapermillExecutionError as fault:
-        # counted from nought, but with papermill's own cell of parameters before it
-        place = f"cell {fault.cell_index} (In [{fault.exec_count}])"
-        error = f"{place}: {fault.ename}: {fault.evalue}"
-    except Exception as fault:  # a dead kernel, a notebook that cannot be read
-        error = f"stopped by {type(fault).__name__}: {fault}"
-    error = error or "; ".join(pages.faults(nbformat.read(aside, as_version=4)))
-    os.replace(aside, pages.executed(root, page))
+    except papermill.PapermillExecutionError as failure:
+        # counted from zero, but papermill has inserted its parameter cell before it
+        place = f"cell {failure.cell_index} (In [{failure.exec_count}])"
+        error = f"{place}: {failure.ename}: {failure.evalue}"
+    except Exception as failure:  # a dead kernel, an unreadable notebook
+        error = f"stopped by {type(failure).__name__}: {failure}"
+    error = error or "; ".join(pages.page_errors(nbformat.read(partial, as_version=4)))
+    os.replace(partial, pages.executed(root, page))
     return error
 
 
-def register(watch: Clock) -> None:
-    """Give papermill an engine that shows its cells to a clock."""
+def register(watch: ProgressLine) -> None:
+    """Register a papermill engine that gives the clock access to the notebook's cells."""
     from papermill.engines import NBClientEngine, papermill_engines
 
     class Watched(NBClientEngine):
@@ -159,15 +159,15 @@ def register(watch: Clock) -> None:
 
 
 def run_all(root: Path, profile: str, data: str) -> dict[str, Outcome]:
-    """Run each chapter that needs it; the manifest is written after each one."""
+    """Run each chapter that is out of date; write the manifest after each one."""
     manifest = root / "_build" / "manifest.json"
     known = json.loads(manifest.read_text()) if manifest.is_file() else {}
-    around, chapters = surroundings(root, profile, data), pages.notebooks(root)
+    around, chapters = shared_digest(root, profile, data), pages.notebooks(root)
     parameters = {"profile": profile, "data_dir": data}
     outcomes: dict[str, Outcome] = {}
     for number, page in enumerate(chapters, 1):
         label = f"[{number}/{len(chapters)}] {Path(page).name}"
-        key, before = key_of(root, page, around), known.get(page, {})
+        key, before = chapter_key(root, page, around), known.get(page, {})
         if before.get("key") == key and not before["error"] and pages.executed(root, page).exists():
             outcomes[page] = Outcome(key, before["seconds"], kept=True)
             print(f"{label}  unchanged, kept", flush=True)
@@ -175,21 +175,21 @@ def run_all(root: Path, profile: str, data: str) -> dict[str, Outcome]:
         error, seconds = run(root, page, parameters, label)
         outcomes[page] = Outcome(key, seconds, error)
         known[page] = asdict(outcomes[page])
-        aside = manifest.with_suffix(".part")
-        aside.write_text(json.dumps(known, indent=1))
-        os.replace(aside, manifest)
+        partial = manifest.with_suffix(".part")
+        partial.write_text(json.dumps(known, indent=1))
+        os.replace(partial, manifest)
     return outcomes
 
 
 def run(root: Path, page: str, parameters: dict[str, str], label: str) -> tuple[str, float]:
-    """Run one chapter under the eyes of a clock; return its error and its seconds."""
-    watch, error = Clock(label), "stopped"
+    """Run one chapter and print its progress; return its error and duration in seconds."""
+    watch, error = ProgressLine(label), "stopped"
     watch.start()
     try:
         error = execute(root, page, parameters, watch)
     finally:
         watch.close({"": "done", "stopped": "stopped"}.get(error, "FAILED"))
-    for line in pages.complaints(nbformat.read(pages.executed(root, page), as_version=4)):
+    for line in pages.printed_warnings(nbformat.read(pages.executed(root, page), as_version=4)):
         print(f"    warning in {page}.ipynb, {line}")
     if error:
         print(f"    {page}.ipynb, {error}", flush=True)
@@ -200,26 +200,26 @@ def run(root: Path, page: str, parameters: dict[str, str], label: str) -> tuple[
 
 
 def build(root: Path, profile: str, data: str) -> int:
-    """Run, lay out and render; print how long each chapter took and where the book is."""
+    """Run and render the chapters; print how long each took and where the book is."""
     os.chdir(root)
-    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment
-    begun = time.monotonic()
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # use this environment's kernel
+    start_time = time.monotonic()
     print(f"Running the chapters at the {profile} profile", flush=True)
     outcomes = run_all(root, profile, data)
     origin = provenance(profile, data)
     notes = {page: (outcome.error, origin) for page, outcome in outcomes.items()}
     pages.stage(root, notes)
     print("Rendering the pages", flush=True)
-    sound = pages.render(root)
-    report(outcomes, time.monotonic() - begun)
-    if not sound:
-        print("Rendering found faults: see the lines above.")
+    rendered = pages.render(root)
+    report(outcomes, time.monotonic() - start_time)
+    if not rendered:
+        print("Rendering found problems: see the lines above.")
     print(f"The book: {root / '_build' / 'html' / 'index.html'}")
-    return 0 if sound and not any(outcome.error for outcome in outcomes.values()) else 1
+    return 0 if rendered and not any(outcome.error for outcome in outcomes.values()) else 1
 
 
 def provenance(profile: str, data: str) -> str:
-    """One sentence for the foot of every computed page."""
+    """The sentence at the foot of every computed page."""
     versions = {d.metadata["Name"]: d.version for d in distributions()}
     source = "the data folder given by the reader" if data else "the synthetic cohort"
     return (
@@ -230,13 +230,13 @@ def provenance(profile: str, data: str) -> str:
 
 
 def report(outcomes: dict[str, Outcome], seconds: float) -> None:
-    """A line for each chapter: its time, and whether it was kept or failed."""
+    """Print a line for each chapter: its time, and whether it was kept or failed."""
     print("\nchapter                   min:s")
     for page, outcome in outcomes.items():
         state = "kept" if outcome.kept else ""
         state = f"FAILED {outcome.error}" if outcome.error else state
         print(f"{Path(page).name:24s} {clock(outcome.seconds):>6s}  {state}".rstrip())
-    print(f"{'in all, this time':24s} {clock(seconds):>6s}")
+    print(f"{'total, this run':24s} {clock(seconds):>6s}")
 
 
 def main() -> int:
@@ -247,7 +247,7 @@ def main() -> int:
     try:
         return build(ROOT, options.profile, checked_data(options.data))
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on with the chapter it was at.")
+        print("\nStopped. The same command resumes with the unfinished chapter.")
         return 130
 
 

@@ -8,5 +8,5 @@ os.environ.setdefault("ATLASLIB_PROFILE", "smoke")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """As ``--nbval-current-env``: a kernel installed elsewhere on the machine is not asked."""
+    """Set ``--nbval-current-env``: use this environment's kernel, not one installed elsewhere."""
     config.option.nbval_current_env = True

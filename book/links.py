@@ -1,4 +1,4 @@
-"""Where the repository lives: ``_config.yml`` says it once, ``make links`` tells the others."""
+"""The repository's address: set in ``_config.yml``, copied elsewhere by ``make links``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def linked_files(root: Path) -> list[Path]:
     return [*named, *sorted((root / "book").glob("*.ipynb")), *sorted((root / "book").glob("*.md"))]
 
 
-def cited(root: Path) -> str:
-    """The repository as CITATION.cff has it: what the links were made from."""
+def current_repository(root: Path) -> str:
+    """The repository named in CITATION.cff, to which the links currently point."""
     found = CITED.search((root / "CITATION.cff").read_text(encoding="utf-8"))
     if found is None:
         raise SystemExit('CITATION.cff: no line repository-code: "https://github.com/..."')
@@ -32,8 +32,8 @@ def cited(root: Path) -> str:
 
 
 def relink(root: Path) -> list[Path]:
-    """Make every link follow ``_config.yml``; return the files that changed."""
-    old, new = cited(root), repository(root)
+    """Update every link to match ``_config.yml``; return the files that changed."""
+    old, new = current_repository(root), repository(root)
     changed = []
     for path in linked_files(root):
         before = path.read_text(encoding="utf-8")
@@ -48,4 +48,4 @@ def relink(root: Path) -> list[Path]:
 if __name__ == "__main__":
     for path in relink(ROOT):
         print(path.relative_to(ROOT))
-    print(f"All links lead to {repository(ROOT)}")
+    print(f"All links point to {repository(ROOT)}")

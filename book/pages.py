@@ -1,4 +1,4 @@
-"""From executed chapters to HTML: laying out the pages, rendering them, keeping them local."""
+"""From executed chapters to HTML pages that load nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -29,22 +29,25 @@ def contents(root: Path) -> list[str]:
     entries = [*toc.get("chapters", [])]
     for part in toc.get("parts", []):
         entries += part["chapters"]
-    return [toc["root"], *(entry["file"] for entry in entries)]
+    found = [toc["root"]]
+    for entry in entries:
+        found += [entry["file"], *(section["file"] for section in entry.get("sections", []))]
+    return found
 
 
 def notebooks(root: Path) -> list[str]:
-    """The pages that are executed; the preface last, for it sums up what the others found."""
+    """The pages that are executed; the preface last, because it sums up the others' results."""
     first, *rest = contents(root)
     return [page for page in [*rest, first] if (root / f"{page}.ipynb").is_file()]
 
 
 def executed(root: Path, page: str) -> Path:
-    """Where papermill leaves a chapter."""
+    """Where papermill writes an executed chapter."""
     return root / "_build" / "executed" / f"{Path(page).name}.ipynb"
 
 
-def faults(notebook: NotebookNode) -> list[str]:
-    """What no page may have: a picture without alternative text."""
+def page_errors(notebook: NotebookNode) -> list[str]:
+    """Problems that no page may have: pictures without alternative text."""
     found = []
     for number, cell in enumerate(notebook.cells, 1):
         kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
@@ -55,8 +58,8 @@ def faults(notebook: NotebookNode) -> list[str]:
     return found
 
 
-def complaints(notebook: NotebookNode) -> list[str]:
-    """Warnings that a chapter printed: kept off its page, and said while building."""
+def printed_warnings(notebook: NotebookNode) -> list[str]:
+    """Warnings that a chapter printed: left out of its page, reported during the build."""
     return [
         f"cell {number}: {line.strip()}"
         for number, cell in enumerate(notebook.cells, 1)
@@ -67,20 +70,20 @@ def complaints(notebook: NotebookNode) -> list[str]:
     ]
 
 
-def for_the_page(notebook: NotebookNode, error: str, origin: str) -> NotebookNode:
-    """An executed chapter as it is rendered: no trace of the machine, its origin at the foot.
+def prepare_page(notebook: NotebookNode, error: str, origin: str) -> NotebookNode:
+    """Prepare an executed chapter for rendering: drop execution metadata, add its origin.
 
     Parameters
     ----------
     notebook : NotebookNode
-        As papermill left it; changed in place.
+        As papermill wrote it; changed in place.
     error : str
-        Why the chapter failed, shown at its head; "" if it did not.
+        Why the chapter failed, shown below its title; "" if it did not.
     origin : str
         Data, profile and versions that made the page.
     """
     notebook.metadata.pop("papermill", None)
-    notebook.metadata.pop("widgets", None)  # without a kernel they look alive and are dead
+    notebook.metadata.pop("widgets", None)  # without a kernel they look interactive but do nothing
     kept = []
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
@@ -100,18 +103,22 @@ def for_the_page(notebook: NotebookNode, error: str, origin: str) -> NotebookNod
 
 
 def stage(root: Path, notes: dict[str, tuple[str, str]]) -> None:
-    """Lay out in ``_build/source`` all that is rendered, and nothing else.
+    """Write to ``_build/source`` all that is rendered, and nothing else.
 
-    A file whose content is the same is not touched, so that its page is not rendered again.
+    A file with unchanged content is not touched, so that its page is not rendered again.
     `notes` maps each executed page to its error and its origin.
     """
     wanted = {name: (root / name).read_bytes() for name in ("_config.yml", "_toc.yml")}
     for path in (root / "book").rglob("*"):
         if path.is_file() and (path.suffix in (".md", ".bib") or path.parent.name == "_static"):
             wanted[path.relative_to(root).as_posix()] = path.read_bytes()
+    if any(page.startswith("book/api/") for page in contents(root)):
+        import reference  # only here, for it imports the library
+
+        wanted |= {f"{page}.rst": text.encode() for page, text in reference.pages().items()}
     for page, (error, origin) in notes.items():
         notebook = nbformat.read(executed(root, page), as_version=4)
-        text = nbformat.writes(for_the_page(notebook, error, origin))
+        text = nbformat.writes(prepare_page(notebook, error, origin))
         wanted[f"{page}.ipynb"] = text.encode()
     source = root / "_build" / "source"
     for path in [path for path in source.rglob("*") if path.is_file()]:
@@ -125,7 +132,7 @@ def stage(root: Path, notes: dict[str, tuple[str, str]]) -> None:
 
 
 def render(root: Path) -> bool:
-    """Turn the laid-out pages into ``_build/html``; True if nothing at all was wrong."""
+    """Render ``_build/source`` to ``_build/html``; True if there was no warning or error."""
     html, doctrees = root / "_build" / "html", root / "_build" / ".doctrees"
     listed = root / "_build" / "pages.json"
     if not listed.is_file() or json.loads(listed.read_text()) != contents(root):
@@ -135,19 +142,19 @@ def render(root: Path) -> bool:
     program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     options = ["--path-output", ".", "-n", "-W", "--keep-going", "-q"]
     code = subprocess.run([*program, "build", "_build/source", *options], cwd=root).returncode
-    bring_mathjax(html)
+    copy_mathjax(html)
     if code:
-        # a page warns only when it is read: without this the next build would call it sound
+        # unchanged pages are not read again: their warnings would be missing from the next build
         shutil.rmtree(doctrees, ignore_errors=True)
         return False
-    loads = remote_loads(html)
-    for line in loads:
+    lines = [*remote_loads(html), *machine_paths(html, root)]
+    for line in lines:
         print(line)
-    return not loads
+    return not lines
 
 
-def bring_mathjax(html: Path) -> None:
-    """Put MathJax beside the pages. In ``_static`` every one of its files would be loaded."""
+def copy_mathjax(html: Path) -> None:
+    """Copy MathJax beside the pages; in ``book/_static`` all its files would be loaded."""
     spec = find_spec("jupyter_server_mathjax")
     if spec is None or spec.origin is None:
         raise SystemExit("jupyter-server-mathjax is missing: install the [book] extra")
@@ -157,9 +164,18 @@ def bring_mathjax(html: Path) -> None:
 
 
 def remote_loads(html: Path) -> list[str]:
-    """What the pages load from other hosts: nothing, or the book is not whole offline."""
+    """What the pages load from other hosts; must be empty for the book to work offline."""
     lines = []
     for path in sorted(html.glob("**/*.html")):
         for pair in REMOTE.findall(path.read_text(encoding="utf-8")):
             lines.append(f"{os.path.relpath(path, html)} loads {''.join(pair)}")
     return lines
+
+
+def machine_paths(html: Path, root: Path) -> list[str]:
+    """Pages that name this machine's folder of the project: none may."""
+    return [
+        f"{os.path.relpath(path, html)} names {root}"
+        for path in sorted(html.glob("**/*.html"))
+        if str(root) in path.read_text(encoding="utf-8")
+    ]

@@ -1,4 +1,4 @@
-"""Archives as the tests of unpacking make them, and what a refusal leaves."""
+"""Archives for the tests of unpacking, and a check that a refusal leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from atlaslib import DataError
-from atlaslib.archives import unpack
+from atlaslib.data.archives import unpack
 
 OPENSSL = shutil.which("openssl")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
 needs_filter = pytest.mark.skipif(
-    not hasattr(tarfile, "data_filter"), reason="below Python 3.11.4 nothing is unpacked"
+    not hasattr(tarfile, "data_filter"), reason="unpacking needs Python 3.11.4 or later"
 )
 KEY = "pass word$1 'ü'"
 FILES = {
@@ -27,11 +27,11 @@ FILES = {
     "ATLAS/Site2/b.csv": b"subject,session\n" * 9,
     "ATLAS/empty": b"",
 }
-WAYS = [("tar.gz", "md5"), ("tar.gz", "sha256"), ("tar", "sha256"), ("zip", "md5")]
+VARIANTS = [("tar.gz", "md5"), ("tar.gz", "sha256"), ("tar", "sha256"), ("zip", "md5")]
 
 
 def tarred(path: Path, members: Iterable[tarfile.TarInfo] = ()) -> Path:
-    """A tar or tar.gz of the files, then of hostile members."""
+    """A tar or tar.gz of FILES, followed by hostile members."""
     with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
         for name, content in FILES.items():
             member = tarfile.TarInfo(name)
@@ -55,8 +55,8 @@ def packed(folder: Path, kind: str) -> Path:
     return (zipped if kind == "zip" else tarred)(folder / f"ATLAS.{kind}")
 
 
-def locked(path: Path, digest: str) -> Path:
-    """Encrypted as the releases are; the plain archive is gone."""
+def encrypted(path: Path, digest: str) -> Path:
+    """Encrypt an archive as the releases are, and delete the plain one."""
     assert OPENSSL
     out = path.with_name(f"{path.name}.encrypted")
     call = [OPENSSL, "aes-256-cbc", "-a", "-md", digest, "-in", path, "-out", out]
@@ -70,8 +70,8 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def refused(archive: Path, says: str, key: str | None = None) -> None:
-    """One line of error, and the folder beside the archive looks as before."""
+def assert_refused(archive: Path, says: str, key: str | None = None) -> None:
+    """Unpacking fails with a one-line error and leaves the archive's folder unchanged."""
     before = sorted(archive.parent.rglob("*"))
     with pytest.raises(DataError, match=says) as error:
         unpack(archive, archive.parent / "out", key, progress=False)

@@ -1,4 +1,4 @@
-"""What the tests share: a home of their own and a tiny cohort."""
+"""Shared fixtures: a temporary home folder, no GPU by default, and a tiny cohort."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ HAS_GPU = torch.cuda.is_available()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Nothing that a test makes lands in the user's data folder."""
+def _temporary_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the tests out of the user's data folder."""
     os.environ["ATLASLIB_HOME"] = str(tmp_path_factory.mktemp("home"))
     torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _on_the_cpu() -> Iterator[None]:
-    """Where there is a GPU, only the tests that ask for it see it."""
+def _hide_gpu() -> Iterator[None]:
+    """Hide the GPU, if there is one, from tests that do not ask for it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)
         yield
@@ -33,7 +33,7 @@ def _on_the_cpu() -> Iterator[None]:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
-    """A GPU; without one the test is skipped."""
+    """The GPU; the test is skipped if there is none."""
     if not HAS_GPU:
         pytest.skip("needs a GPU")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -53,16 +53,16 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> atlaslib.Cohort:
 
 @pytest.fixture
 def scan_writer(tmp_path: Path) -> Callable[..., tuple[Path, list[Path]]]:
-    """Write one more scan below ``tmp_path``."""
+    """A function that writes a scan below ``tmp_path``."""
     return lambda subject="031844", **options: write_scan(tmp_path, subject, **options)
 
 
 @pytest.fixture
-def without_rights(tmp_path: Path) -> Callable[[Path], contextlib.AbstractContextManager[None]]:
-    """Make a file or folder unreadable; root, who may read all, becomes nobody meanwhile."""
+def unreadable(tmp_path: Path) -> Callable[[Path], contextlib.AbstractContextManager[None]]:
+    """A context in which a path is unreadable; root, who can read everything, acts as nobody."""
 
     @contextlib.contextmanager
-    def closed(path: Path) -> Iterator[None]:
+    def without_permission(path: Path) -> Iterator[None]:
         mode, user = path.stat().st_mode, os.geteuid()
         path.chmod(0)
         if user == 0:
@@ -76,4 +76,4 @@ def without_rights(tmp_path: Path) -> Callable[[Path], contextlib.AbstractContex
             os.seteuid(user)
             path.chmod(mode)
 
-    return closed
+    return without_permission

@@ -1,4 +1,4 @@
-"""One small example of every figure, and ways to read back what was drawn."""
+"""One small example of every figure, and helpers that read back what was drawn."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def points(axis: Axes, label: str) -> list[list[float]]:
 
 
 def outlined(axis: Axes) -> np.ndarray:
-    """The pixels that lie within the outlines drawn over a picture."""
+    """The pixels that lie inside the outlines drawn over an image."""
     shape = axis.images[0].get_array().shape
     grid = np.stack(np.meshgrid(np.arange(shape[1]), np.arange(shape[0])), axis=-1).reshape(-1, 2)
     inside = [path.contains_points(grid) for c in axis.collections for path in c.get_paths()]

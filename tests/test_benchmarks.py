@@ -1,31 +1,27 @@
-"""The readers that the benchmark compares deliver the same slices."""
+"""The readers that the benchmark compares deliver the same slices, and its programs train."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from volumes import AFFINE, box, head, save
 
 import atlaslib
-from atlaslib import experiments
-from atlaslib.volumes import GRID
+from atlaslib.data.volumes import GRID
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 DEPTH = GRID[2]
 
 
 def script(name: str) -> ModuleType:
-    """A benchmark as a module."""
+    """A benchmark script, imported as a module."""
     spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -36,7 +32,7 @@ def script(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def data() -> Iterator[ModuleType]:
-    """With one thread, as it measures: more only wait for each other."""
+    """The script with one thread, as in its measurements: more only wait for each other."""
     module = script("data")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -46,11 +42,10 @@ def data() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> atlaslib.Cohort:
-    """Two scans, of which the second's files run from right to left, with two masks each.
+    """Two scans with two masks each; the second scan's files run from right to left.
 
-    No two slices have the same mask: one of the masks spells the slice's number in bits, in a row
-    near the left front, so that any flip, transposition or wrong cut makes a mask that none of
-    the slices has.
+    No two slices have the same mask: one of the masks encodes the slice's number in bits, in a row
+    near the left front, so any flip, transposition or wrong crop gives a mask that no slice has.
     """
     root = tmp_path_factory.mktemp("benchmark")
     for number, subject in enumerate(("031840", "031841")):
@@ -72,7 +67,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> atlaslib.Cohort:
 
 
 def collected(epoch: object, workers: int = 0) -> dict[bytes, torch.Tensor]:
-    """One epoch's images by their masks; fails where a mask comes twice."""
+    """One epoch's images, keyed by their masks; fails if a mask is delivered twice."""
     found, count = {}, 0
     for images, masks in epoch(workers):
         assert images.dtype == masks.dtype == torch.float32
@@ -94,7 +89,7 @@ def ours(
 
 
 def same_picture(image: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether the second is the first on another scale: where one is equal, so is the other."""
+    """Whether the two differ only in scale: where one is constant, so is the other."""
     level = (image * 255).round().long().flatten()
     ends = [
         torch.zeros(256).scatter_reduce(0, level, other.flatten(), end, include_self=False)
@@ -103,7 +98,7 @@ def same_picture(image: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.allclose(*ends, atol=1e-6)
 
 
-def test_bytes_are_the_same_slices(
+def test_the_bytes_are_the_same_slices(
     data: ModuleType, ours: dict[bytes, torch.Tensor], pair: atlaslib.Cohort, tmp_path: Path
 ) -> None:
     found = {
@@ -115,7 +110,7 @@ def test_bytes_are_the_same_slices(
     assert all(torch.equal(found[key][0] / 255, ours[key]) for key in ours)
 
 
-def test_our_slices_come_once_each(ours: dict[bytes, torch.Tensor], pair: atlaslib.Cohort) -> None:
+def test_we_deliver_each_slice_once(ours: dict[bytes, torch.Tensor], pair: atlaslib.Cohort) -> None:
     slices = atlaslib.SliceDataset(pair, progress=False)
     images, masks = slices.gather(range(len(slices)))
     expected = [mask.numpy().tobytes() for mask in masks]
@@ -124,24 +119,24 @@ def test_our_slices_come_once_each(ours: dict[bytes, torch.Tensor], pair: atlasl
         assert torch.equal(ours[key], image.float() / 255)
 
 
-def test_the_plain_reader_gives_our_slices(
+def test_the_plain_reader_delivers_our_slices(
     data: ModuleType, ours: dict[bytes, torch.Tensor], pair: atlaslib.Cohort
 ) -> None:
-    for z in (0, 60, 92, 120, 188):  # of the first scan, for it takes files to be RAS
+    for z in (0, 60, 92, 120, 188):  # of the first scan only: it assumes RAS files
         image, mask = data.plain_slice(pair[0], z)
         assert same_picture(image[0], ours[mask.to(torch.uint8).numpy().tobytes()])
 
 
 @pytest.mark.parametrize("reader", ["monai_cache", "monai_disk"])
-def test_monai_gives_our_slices(
+def test_monai_delivers_our_slices(
     data: ModuleType,
     ours: dict[bytes, torch.Tensor],
     pair: atlaslib.Cohort,
     reader: str,
     tmp_path: Path,
 ) -> None:
-    """Every mask exactly and once, from files of either orientation, in the first epoch and in
-    the second, without workers and with two; images up to their scale, of which MONAI clips more.
+    """Every mask exactly once, from files of either orientation, in the first epoch (without
+    workers) and the second (with two); images up to their scale, as MONAI clips more of it.
     """
     pytest.importorskip("monai")
     epoch = getattr(data, reader)(pair, tmp_path)
@@ -151,10 +146,10 @@ def test_monai_gives_our_slices(
         assert all(same_picture(ours[key], found[key]) for key in list(ours)[::20])
 
 
-def test_torchio_gives_our_slices(
+def test_torchio_delivers_our_slices(
     data: ModuleType, ours: dict[bytes, torch.Tensor], pair: atlaslib.Cohort, tmp_path: Path
 ) -> None:
-    """Every mask exactly and once; images up to their scale."""
+    """Every mask exactly once; images up to their scale."""
     pytest.importorskip("torchio")
     found = collected(data.torchio(pair, tmp_path))
     assert found.keys() == ours.keys()
@@ -167,7 +162,7 @@ def test_every_program_trains(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Whatever is not installed is named and left out."""
+    """A program whose packages are not installed is named and left out."""
     monkeypatch.setitem(sys.modules, "data", data)
     train = script("train")
     tiny = atlaslib.recipe("baseline", "smoke", width=2)
@@ -178,42 +173,3 @@ def test_every_program_trains(
     assert np.isfinite(rates).all()
     assert (rates > 0).all()
     assert all(value > 0 for value in limits.values())
-
-
-def test_versions_that_compute_the_same_are_told_from_others(
-    data: ModuleType,
-    cohort: atlaslib.Cohort,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "data", data)
-    monkeypatch.setenv("ATLASLIB_HOME", str(tmp_path / "home"))
-    same = script("same")
-    chosen = atlaslib.recipe("baseline", "smoke", width=2, epochs=1)
-    run = atlaslib.train(chosen, cohort, progress=False)
-    monkeypatch.setattr(same, "jobs", lambda *_: [experiments.Job("baseline", 0, chosen)])
-    monkeypatch.setattr(atlaslib, "open_cohort", lambda profile: cohort)
-    note = tmp_path / "results" / "same.json"
-    (note.parent / "claims").mkdir(parents=True)
-    note.write_text("[]")
-    (note.parent / "claims" / "smoke.json").write_text('{"code": "of old"}')
-    given = ["same.py", "--profile", "smoke", "--results", str(note.parent)]
-    monkeypatch.setattr(sys, "argv", given)
-
-    with pytest.raises(SystemExit, match="baseline: no run by the older version"):
-        same.main()
-    older = shutil.copytree(run.folder, run.folder.with_name("older"))
-    about = json.loads((older / "provenance.json").read_text()) | {"code": "of old"}
-    (older / "provenance.json").write_text(json.dumps(about))
-    seconds = pd.read_csv(older / "history.csv", dtype=str).assign(seconds="9")
-    seconds.to_csv(older / "history.csv", index=False)  # a slower machine computes the same
-    same.main()
-    assert experiments.same_as("of old", "smoke", note) == {"of old", run.provenance["code"]}
-    assert experiments.same_as("another", "smoke", note) == {"another"}
-    assert experiments.same_as("of old", "paper", note) == {"of old"}  # shown at one profile alone
-
-    weights = bytearray((older / "weights.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (older / "weights.safetensors").write_bytes(weights)
-    with pytest.raises(SystemExit, match=r"baseline: other weights\.safetensors"):
-        same.main()

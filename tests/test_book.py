@@ -1,18 +1,23 @@
-"""The rules that every chapter keeps, and that the rules catch what breaks them."""
+"""Rules for all chapters, and tests that these rules catch violations."""
 
 from __future__ import annotations
 
 import ast
 import copy
+import importlib
+import inspect
 import pkgutil
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from unittest import mock
 
 import links
 import nbformat
 import pages
 import pytest
+import reference
 from nbformat import NotebookNode
 
 import atlaslib
@@ -31,7 +36,7 @@ try:
     import atlaslib
 except ImportError:
     %pip install -q {}"git+https://github.com/{}\""""
-# homes, temporary and working folders, and drives: what only one machine has
+# home, temporary and working folders, and drive letters: paths of one machine only
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|mnt|scratch)/\w|\b[A-Z]:\\\\")
 
 
@@ -47,17 +52,17 @@ def tags(cell: NotebookNode) -> list[str]:
     return list(cell.metadata.get("tags", []))
 
 
-def loose_cells(notebook: NotebookNode) -> list[str]:
-    """Code cells that nbval would neither compare nor knowingly leave alone."""
+def ambiguous_cells(notebook: NotebookNode) -> list[str]:
+    """Code cells that nbval would neither compare nor deliberately skip."""
     found = []
     for number, cell in enumerate(notebook.cells, 1):
         if cell.cell_type != "code":
             continue
-        run, kept = cell.execution_count is not None, bool(cell.outputs)
+        run, stored = cell.execution_count is not None, bool(cell.outputs)
         if UNCHECKED in tags(cell):
-            if run or kept:
-                found.append(f"cell {number}: tagged {UNCHECKED}, but an output is kept")
-        elif not (run and kept):
+            if run or stored:
+                found.append(f"cell {number}: tagged {UNCHECKED}, but an output is stored")
+        elif not (run and stored):
             found.append(f"cell {number}: neither a reference output nor the tag {UNCHECKED}")
     return found
 
@@ -71,8 +76,8 @@ def shown(cell: NotebookNode) -> str:
     return ast.unparse(last) if isinstance(last, ast.Expr) else ""
 
 
-def wordless_figures(notebook: NotebookNode) -> list[str]:
-    """Cells that show a figure and have no alternative text worth the name."""
+def figures_without_alt(notebook: NotebookNode) -> list[str]:
+    """Cells that show a figure without an alternative text of at least four words."""
     found = []
     for number, cell in enumerate(notebook.cells, 1):
         alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
@@ -88,19 +93,19 @@ def notebook(request: pytest.FixtureRequest) -> NotebookNode:
     return found
 
 
-def test_the_contents_name_every_page_and_nothing_else() -> None:
+def test_the_contents_list_exactly_the_existing_pages() -> None:
     listed = pages.contents(ROOT)
-    there = {
+    existing = {
         path.relative_to(ROOT).with_suffix("").as_posix()
         for path in (ROOT / "book").iterdir()
         if path.suffix in (".ipynb", ".md")
     }
-    assert set(listed) == there
+    assert set(listed) == existing | set(reference.pages())
     assert len(listed) == len(set(listed))
 
 
 def test_every_code_cell_is_compared_or_tagged(notebook: NotebookNode) -> None:
-    assert loose_cells(notebook) == []
+    assert ambiguous_cells(notebook) == []
 
 
 def _run_without_output(cell: NotebookNode) -> None:
@@ -120,18 +125,18 @@ def _never_run(cell: NotebookNode) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [_run_without_output, _output_without_run, _output_under_the_tag, _never_run]
+    "make_ambiguous", [_run_without_output, _output_without_run, _output_under_the_tag, _never_run]
 )
-def test_a_loose_cell_is_caught(spoil: Callable[[NotebookNode], None]) -> None:
-    sound = read(next(name for name in NOTEBOOKS if "02_" in name))
-    assert loose_cells(sound) == []
-    spoilt = copy.deepcopy(sound)
-    spoil(next(cell for cell in code_cells(spoilt) if cell.outputs))
-    assert len(loose_cells(spoilt)) == 1
+def test_an_ambiguous_cell_is_caught(make_ambiguous: Callable[[NotebookNode], None]) -> None:
+    original = read(next(name for name in NOTEBOOKS if "02_" in name))
+    assert ambiguous_cells(original) == []
+    changed = copy.deepcopy(original)
+    make_ambiguous(next(cell for cell in code_cells(changed) if cell.outputs))
+    assert len(ambiguous_cells(changed)) == 1
 
 
-def test_chapters_check_facts(notebook: NotebookNode) -> None:
-    """At least two reference outputs, for a book without any would pass nbval unchecked."""
+def test_chapters_have_reference_outputs(notebook: NotebookNode) -> None:
+    """At least two, because a book without any would pass nbval without a check."""
     compared = [cell for cell in code_cells(notebook) if UNCHECKED not in tags(cell)]
     assert len(compared) >= (2 if notebook.metadata["name"][0].isdigit() else 0)
 
@@ -143,7 +148,7 @@ def test_notebook_is_valid(notebook: NotebookNode) -> None:
     assert len(identities) == len(set(identities))
 
 
-def test_notebook_opens_as_all_do(notebook: NotebookNode) -> None:
+def test_notebooks_begin_with_the_same_cells(notebook: NotebookNode) -> None:
     title, bootstrap, parameters = notebook.cells[:3]
     assert title.cell_type == "markdown"
     assert title.source.startswith("# ")
@@ -166,16 +171,16 @@ def test_cells_are_short(notebook: NotebookNode) -> None:
 
 
 def test_figures_have_alternative_text(notebook: NotebookNode) -> None:
-    assert wordless_figures(notebook) == []
-    assert pages.faults(notebook) == []
+    assert figures_without_alt(notebook) == []
+    assert pages.page_errors(notebook) == []
 
 
-def test_a_wordless_figure_is_caught() -> None:
+def test_a_figure_without_alternative_text_is_caught() -> None:
     cell = nbformat.v4.new_code_cell("figures.plot_volumes(table)")
     notebook = nbformat.v4.new_notebook(cells=[cell])
-    assert len(wordless_figures(notebook)) == 1
+    assert len(figures_without_alt(notebook)) == 1
     cell.metadata["mystnb"] = {"image": {"alt": "A histogram of the lesion volumes."}}
-    assert wordless_figures(notebook) == []
+    assert figures_without_alt(notebook) == []
 
 
 def test_no_stored_error(notebook: NotebookNode) -> None:
@@ -184,12 +189,12 @@ def test_no_stored_error(notebook: NotebookNode) -> None:
 
 
 @pytest.mark.parametrize("page", pages.contents(ROOT))
-def test_no_path_of_a_machine(page: str) -> None:
+def test_no_machine_specific_path(page: str) -> None:
     for path in (ROOT / "book").glob(f"{Path(page).name}.*"):
         assert MACHINE_PATH.findall(path.read_text(encoding="utf-8")) == []
 
 
-def test_chapters_end_with_exercises_and_the_way_on(notebook: NotebookNode) -> None:
+def test_chapters_end_with_exercises_and_a_link_to_the_next(notebook: NotebookNode) -> None:
     if not notebook.metadata["name"][0].isdigit():
         return
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
@@ -201,16 +206,46 @@ def test_chapters_end_with_exercises_and_the_way_on(notebook: NotebookNode) -> N
 
 
 def test_every_module_is_in_the_reference() -> None:
-    """A module that the API page leaves out would also break links in docstrings."""
-    text = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    """A module missing from the API pages would also break links in docstrings."""
+    text = "\n".join(reference.pages().values())
     modules = [m.name for m in pkgutil.walk_packages(atlaslib.__path__, "atlaslib.")]
-    private = ("atlaslib.__main__",)
-    missing = [m for m in modules if m not in private and f"automodule:: {m}\n" not in text]
-    assert missing == []
+    missing = [m for m in modules if m != "atlaslib.__main__" and f"automodule:: {m}\n" not in text]
+    # a folder's own __init__ may have nothing to list
+    assert [m for m in missing if reference.members(importlib.import_module(m))] == []
 
 
 def test_every_public_name_is_in_the_reference() -> None:
     text = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"auto\w+:: atlaslib\.(\w+)\n", text))
-    unlisted = [name for name in atlaslib.__all__ if name not in documented]
-    assert unlisted == []
+    table = text[text.index("autosummary::") :].partition("```")[0]
+    assert set(atlaslib.__all__) == documented
+    assert set(re.findall(r"^   (\w+)$", table, re.MULTILINE)) == documented
+
+
+def test_each_page_of_the_reference_begins_with_a_table_of_its_entries() -> None:
+    for name, text in reference.pages().items():
+        listed = re.findall(r"^   ~[\w.]+\.(\w+)$", text.partition("automodule::")[0], re.MULTILINE)
+        assert listed, name
+        assert not [entry for entry in listed if entry.startswith("_")]
+
+
+def signatures(module: ModuleType) -> str:
+    """The signatures that the API page of a module shows."""
+    entries = [getattr(module, name) for name in reference.members(module)]
+    shown = list(filter(inspect.isfunction, entries))
+    for cls in filter(inspect.isclass, entries):
+        shown += filter(inspect.isfunction, vars(cls).values())
+    return " ".join(str(inspect.signature(value)) for value in shown)
+
+
+def test_no_signature_names_a_folder_of_the_machine() -> None:
+    for found in pkgutil.walk_packages(atlaslib.__path__, "atlaslib."):
+        assert MACHINE_PATH.findall(signatures(importlib.import_module(found.name))) == []
+
+
+def test_a_folder_of_the_machine_in_a_signature_is_caught() -> None:
+    module = ModuleType("sample")
+    exec("from pathlib import Path\ndef load(folder=Path('/home/me')): ...", vars(module))
+    module.load.__module__ = "sample"
+    with mock.patch.object(reference.inspect, "getsourcelines", return_value=([], 1)):
+        assert MACHINE_PATH.findall(signatures(module))

@@ -1,4 +1,4 @@
-"""The builder: what runs again, what is kept, what a failure looks like. No page is rendered."""
+"""The builder: what is rerun, what is kept, how failures are reported. No page is rendered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOC = {"root": "book/intro", "parts": [{"chapters": [{"file": "book/a"}, {"file"
 
 
 def write(root: Path, page: str, *sources: str) -> None:
-    """A chapter with a title, the cell of parameters, and one cell for each source."""
+    """A chapter with a title, the parameter cell, and one cell for each source."""
     cells = [nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_code_cell("profile = ''")]
     cells[1].metadata["tags"] = ["parameters"]
     cells += [nbformat.v4.new_code_cell(source) for source in sources]
@@ -33,7 +33,7 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "_toc.yml").write_text(json.dumps(TOC))
     (root / "_config.yml").write_text("title: x\n")
     (root / "book" / "text.md").write_text("# Text\n")
-    (root / "atlaslib" / "room.py").write_text("x = 1\n")
+    (root / "atlaslib" / "module.py").write_text("x = 1\n")
     write(root, "book/a", "print(profile)")
     write(root, "book/intro", "1 + 1")
     monkeypatch.chdir(root)
@@ -42,17 +42,19 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The pages that were run; nothing is executed, which is quick."""
+    """The pages that would have run; nothing is executed, to save time."""
     pages_run: list[str] = []
 
-    def pretend(root: Path, page: str, parameters: dict[str, str], watch: build.Clock) -> str:
+    def fake_execute(
+        root: Path, page: str, parameters: dict[str, str], watch: build.ProgressLine
+    ) -> str:
         target = pages.executed(root, page)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((root / f"{page}.ipynb").read_bytes())
         pages_run.append(page)
         return ""
 
-    monkeypatch.setattr(build, "execute", pretend)
+    monkeypatch.setattr(build, "execute", fake_execute)
     return pages_run
 
 
@@ -68,21 +70,19 @@ def test_unchanged_chapters_are_kept(book: Path, runs: list[str]) -> None:
     assert all(outcome.kept for outcome in again.values())
 
 
-def test_a_changed_chapter_runs_alone(book: Path, runs: list[str]) -> None:
+def test_only_a_changed_chapter_is_rerun(book: Path, runs: list[str]) -> None:
     build.run_all(book, "smoke", "")
     write(book, "book/a", "print(2)")
     build.run_all(book, "smoke", "")
     assert runs == ["book/a", "book/intro", "book/a"]
 
 
-@pytest.mark.parametrize("change", ["library", "profile", "data", "results", "result lost"])
-def test_what_else_runs_a_chapter_again(
-    book: Path, runs: list[str], change: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("change", ["library", "profile", "data", "results", "output lost"])
+def test_what_else_causes_a_rerun(book: Path, runs: list[str], change: str, tmp_path: Path) -> None:
     build.run_all(book, "smoke", "")
     profile, data = "smoke", ""
     if change == "library":
-        (book / "atlaslib" / "room.py").write_text("x = 2\n")
+        (book / "atlaslib" / "module.py").write_text("x = 2\n")
     elif change == "profile":
         profile = "quick"
     elif change == "data":
@@ -93,22 +93,22 @@ def test_what_else_runs_a_chapter_again(
     else:
         pages.executed(book, "book/a").unlink()
     build.run_all(book, profile, data)
-    assert runs[2:] == (["book/a"] if change == "result lost" else ["book/a", "book/intro"])
+    assert runs[2:] == (["book/a"] if change == "output lost" else ["book/a", "book/intro"])
 
 
-def test_a_data_folder_is_known_by_its_files(book: Path, tmp_path: Path) -> None:
+def test_a_changed_data_file_changes_the_digest(book: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "scan.nii").write_bytes(b"1")
-    before = build.surroundings(book, "smoke", str(data))
+    before = build.shared_digest(book, "smoke", str(data))
     os.utime(data / "scan.nii", ns=(1, 1))
-    assert build.surroundings(book, "smoke", str(data)) != before
+    assert build.shared_digest(book, "smoke", str(data)) != before
 
 
-def test_a_failure_is_told_and_the_rest_runs(
+def test_a_failure_is_reported_and_the_rest_runs(
     book: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Runs two kernels. The failed chapter is neither kept nor shown as sound."""
+    """Runs two kernels. The failed chapter is not kept, and its page says that it failed."""
     write(book, "book/a", "print(profile)", "1 / 0", "print('never')")
     outcomes = build.run_all(book, "smoke", "")
     assert outcomes["book/a"].error == "cell 4 (In [4]): ZeroDivisionError: division by zero"
@@ -122,31 +122,31 @@ def test_a_failure_is_told_and_the_rest_runs(
     assert "injected-parameters" not in str(page)
     assert str(book) not in str(page)
     assert "papermill" not in str(page.metadata)
-    said = [out.text for cell in page.cells for out in cell.get("outputs", []) if "text" in out]
-    assert said == ["smoke\n"]
+    printed = [out.text for cell in page.cells for out in cell.get("outputs", []) if "text" in out]
+    assert printed == ["smoke\n"]
 
 
 def test_a_dead_kernel_is_a_failure(book: Path) -> None:
     write(book, "book/a", "import os", "os._exit(1)")
-    error = build.execute(book, "book/a", {"profile": "smoke"}, build.Clock("a"))
+    error = build.execute(book, "book/a", {"profile": "smoke"}, build.ProgressLine("a"))
     assert error.startswith("stopped by DeadKernelError")
 
 
-def test_a_picture_needs_words() -> None:
+def test_a_picture_needs_alternative_text() -> None:
     output = nbformat.v4.new_output("display_data", data={"image/png": "iVBOR"})
     cell = nbformat.v4.new_code_cell("draw()", outputs=[output])
     notebook = nbformat.v4.new_notebook(cells=[cell])
-    assert pages.faults(notebook) == ["cell 1: a picture without alternative text"]
+    assert pages.page_errors(notebook) == ["cell 1: a picture without alternative text"]
     cell.metadata["mystnb"] = {"image": {"alt": "A slice."}}
-    assert pages.faults(notebook) == []
+    assert pages.page_errors(notebook) == []
 
 
-def test_warnings_are_told() -> None:
+def test_warnings_are_reported() -> None:
     bar = nbformat.v4.new_output("stream", name="stderr", text="\r 10%|#   | 1/10")
     warning = nbformat.v4.new_output("stream", name="stderr", text="x.py:3: UserWarning: odd\n")
     cell = nbformat.v4.new_code_cell("go()", outputs=[bar, warning])
     notebook = nbformat.v4.new_notebook(cells=[cell])
-    assert pages.complaints(notebook) == ["cell 1: x.py:3: UserWarning: odd"]
+    assert pages.printed_warnings(notebook) == ["cell 1: x.py:3: UserWarning: odd"]
 
 
 def test_staging_touches_only_what_changed(book: Path, runs: list[str]) -> None:
@@ -160,7 +160,7 @@ def test_staging_touches_only_what_changed(book: Path, runs: list[str]) -> None:
     assert not (source / "book" / "left.md").exists()
 
 
-def test_pages_that_load_from_elsewhere_are_named(tmp_path: Path) -> None:
+def test_pages_that_load_from_other_hosts_are_listed(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(
         '<a href="https://example.org">a link is fine</a>'
         '<script async src="https://example.org/x.js"></script>'
@@ -172,7 +172,13 @@ def test_pages_that_load_from_elsewhere_are_named(tmp_path: Path) -> None:
     ]
 
 
-def test_a_wrong_data_folder_is_one_line(tmp_path: Path) -> None:
+def test_pages_that_name_the_machines_folder_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "sound.html").write_text("data/results")
+    (tmp_path / "page.html").write_text(f"folder = '{tmp_path}/data'")
+    assert pages.machine_paths(tmp_path, tmp_path) == [f"page.html names {tmp_path}"]
+
+
+def test_a_wrong_data_folder_gives_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         build.checked_data(str(tmp_path / "nowhere"))
     assert "nowhere: no such folder" in str(caught.value)

@@ -1,4 +1,4 @@
-"""The command line as a stranger meets it."""
+"""The command line: whole commands, and what a wrong one prints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_train_evaluate_predict(cohort, tmp_path, capsys):
     train = ["train", "baseline", "--profile", "smoke", "--data", str(cohort.root)]
     train += ["--out", str(run), "--set", "epochs=1"]
     assert main(train) == 0
-    assert main(train) == 0  # found again
+    assert main(train) == 0  # the finished run is reused
     assert main(["evaluate", str(run), "--data", str(cohort.root), "--csv", str(csv)]) == 0
     assert "1 scans of 1 unseen subjects" in capsys.readouterr().out
     assert len(pd.read_csv(csv)) == 1
@@ -30,11 +30,11 @@ def test_train_evaluate_predict(cohort, tmp_path, capsys):
     plain = tmp_path / "mask.nii"
     assert main(["predict", str(run), str(cohort[0].t1), str(plain)]) == 0
     assert plain.read_bytes() == gzip.decompress(mask.read_bytes())
-    assert not list(tmp_path.glob(".*"))  # what was written aside is renamed
+    assert not list(tmp_path.glob(".*"))  # no temporary files are left
 
 
-def test_a_python_that_cannot_unpack_safely_unpacks_nothing(tmp_path, monkeypatch, capsys):
-    """3.11.2, Debian's, lacks tarfile's filters."""
+def test_without_safe_extraction_nothing_is_unpacked(tmp_path, monkeypatch, capsys):
+    """Python 3.11.2, as in Debian, lacks the filters of tarfile."""
     monkeypatch.delattr("tarfile.data_filter", raising=False)
     assert main(["unpack", str(packed(tmp_path, "tar")), str(tmp_path / "out")]) == 1
     assert "needs Python 3.11.4 or later" in capsys.readouterr().err
@@ -42,7 +42,7 @@ def test_a_python_that_cannot_unpack_safely_unpacks_nothing(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("more", [["--password", "geheim"], ["-kgeheim"], ["geheim"]])
-def test_what_may_be_a_key_is_not_shown(more, tmp_path, capsys):
+def test_an_argument_that_may_be_the_key_is_not_shown(more, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["unpack", "a.zip", str(tmp_path / "out"), *more])
     assert stop.value.code == 2
@@ -65,7 +65,7 @@ def test_what_may_be_a_key_is_not_shown(more, tmp_path, capsys):
         (["synth", "somewhere", "--subjects", "0"], "subjects"),
     ],
 )
-def test_wrong_input_is_one_line(call, says, tmp_path, monkeypatch, capsys):
+def test_invalid_input_gives_a_one_line_error(call, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(call) == 1
     printed = capsys.readouterr()
@@ -74,7 +74,7 @@ def test_wrong_input_is_one_line(call, says, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_unknown_command_is_a_wrong_call(capsys):
+def test_an_unknown_command_exits_with_code_2(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["fly"])
     assert stop.value.code == 2

@@ -1,14 +1,16 @@
-"""Recipes: the paper's values, and changes that are refused before anything runs."""
+"""Recipes: the paper's values, and invalid changes that are refused before anything runs."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import pytest
 
 from atlaslib import recipe
-from atlaslib.recipes import PROFILES, departures, parse_changes
+from atlaslib.recipes import PROFILES, Recipe, departures, parse_changes
 
 
-def test_paper_profile_is_the_papers():
+def test_the_paper_profile_has_the_values_of_the_paper():
     baseline, resnet = recipe("baseline", "paper"), recipe("resnet", "paper")
     assert (baseline.learning_rate, baseline.batch_size) == (0.001, 100)
     assert (resnet.learning_rate, resnet.batch_size) == (0.0001, 50)
@@ -24,32 +26,46 @@ def test_quick_departures_all_have_a_reason():
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_sizes_divide_by_four(profile):
+def test_input_sizes_are_multiples_of_four(profile):
     rows, columns = recipe("baseline", profile).input_size()
     assert rows % 4 == columns % 4 == 0
 
 
-def test_fingerprint_follows_the_values():
-    assert recipe("baseline").fingerprint() == recipe("baseline").fingerprint()
-    assert recipe("baseline", seed=1).fingerprint() != recipe("baseline").fingerprint()
+def test_the_key_depends_on_the_values():
+    assert recipe("baseline").key() == recipe("baseline").key()
+    assert recipe("baseline", seed=1).key() != recipe("baseline").key()
+    assert Recipe("baseline", profile="smoke").key() == Recipe("baseline", profile="paper").key()
+
+
+def test_a_new_field_changes_no_key():
+    """So tables stay valid as long as a new field is at its default."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Later(Recipe):
+        sharpen: bool = False
+
+    chosen = recipe("resnet", "quick")
+    later = Later(**dataclasses.asdict(chosen))
+    assert later.key() == chosen.key()
+    assert dataclasses.replace(later, sharpen=True).key() != chosen.key()
 
 
 @pytest.mark.parametrize(
     ("name", "profile", "changes", "says"),
     [
-        ("unet", "quick", {}, "no recipe 'unet'; there are baseline, resnet, .*zero"),
+        ("unet", "quick", {}, "no recipe 'unet'; choose from baseline, .*zero"),
         ("baseline", "fast", {}, "no profile 'fast'"),
         ("baseline", "quick", {"epoch": 3}, "no field 'epoch'; did you mean 'epochs'"),
-        ("baseline", "quick", {"epochs": 2.5}, "epochs is a whole number"),
-        ("baseline", "quick", {"batch_size": 0}, "batch_size is at least 1"),
-        ("baseline", "quick", {"learning_rate": "fast"}, "learning_rate is a number"),
-        ("baseline", "quick", {"lesion_share": 2}, "lesion_share lies between"),
-        ("baseline", "quick", {"split": "person"}, "split is one of subject, scan, .*'person'"),
-        ("baseline", "quick", {"patience": 0}, "patience is at least 1"),
+        ("baseline", "quick", {"epochs": 2.5}, "epochs must be a whole number"),
+        ("baseline", "quick", {"batch_size": 0}, "batch_size must be at least 1"),
+        ("baseline", "quick", {"learning_rate": "fast"}, "learning_rate must be a number"),
+        ("baseline", "quick", {"lesion_share": 2}, "lesion_share must be above 0"),
+        ("baseline", "quick", {"split": "person"}, "split must be one of .*'person'"),
+        ("baseline", "quick", {"patience": 0}, "patience must be at least 1"),
         ("baseline", "quick", {"epochs": None}, "epochs cannot be None"),
     ],
 )
-def test_wrong_recipes_are_one_line(name, profile, changes, says):
+def test_invalid_recipes_are_refused(name, profile, changes, says):
     with pytest.raises(ValueError, match=says):
         recipe(name, profile, **changes)
 

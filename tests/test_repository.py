@@ -1,7 +1,8 @@
-"""What stands in more than one file agrees, and the wheel holds the whole library."""
+"""Facts stated in several files agree, and the wheel contains the whole library."""
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import os
 import re
@@ -32,9 +33,9 @@ def pins() -> dict[str, str]:
 # --- the repository's address -----------------------------------------------------------------
 
 
-def test_links_lead_to_one_repository() -> None:
+def test_all_links_name_the_same_repository() -> None:
     url = f"https://github.com/{links.repository(ROOT)}"
-    assert links.cited(ROOT) == links.repository(ROOT)
+    assert links.current_repository(ROOT) == links.repository(ROOT)
     for name in ("README.md", "CONTRIBUTING.md", "CITATION.cff"):
         assert url in (ROOT / name).read_text(encoding="utf-8")
     for path in links.linked_files(ROOT):
@@ -43,17 +44,17 @@ def test_links_lead_to_one_repository() -> None:
         assert set(installed) <= {links.repository(ROOT)}, path.name
 
 
-def test_a_fork_changes_one_line(tmp_path: Path) -> None:
+def test_a_fork_has_to_change_only_one_line(tmp_path: Path) -> None:
     for path in [ROOT / "_config.yml", *links.linked_files(ROOT)]:
         target = tmp_path / path.relative_to(ROOT)
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, target)
     before = links.repository(ROOT)
-    assert links.relink(tmp_path) == []  # nothing to do as long as nothing has changed
+    assert links.relink(tmp_path) == []  # nothing to do before the address changes
     config = (tmp_path / "_config.yml").read_text(encoding="utf-8")
     (tmp_path / "_config.yml").write_text(config.replace(before, "someone/else"), encoding="utf-8")
     changed = links.relink(tmp_path)
-    assert links.cited(tmp_path) == "someone/else"
+    assert links.current_repository(tmp_path) == "someone/else"
     assert {path.name for path in changed} >= {"README.md", "CITATION.cff", "CONTRIBUTING.md"}
     assert [p.name for p in tmp_path.rglob("*.*") if before.encode() in p.read_bytes()] == []
 
@@ -77,14 +78,14 @@ def test_the_citation_names_the_report_and_atlas() -> None:
                                                   "10.1038/s41597-022-01401-7"}  # fmt: skip
 
 
-def test_every_direct_dependency_is_pinned_and_fits() -> None:
+def test_every_direct_dependency_has_a_pin_that_satisfies_it() -> None:
     listed = [*PROJECT["dependencies"]]
     for extra in PROJECT["optional-dependencies"].values():
         listed += extra
     for requirement in map(Requirement, listed):
         version = pins().get(canonicalize_name(requirement.name))
         assert version is not None, f"{requirement.name} is not in constraints.txt"
-        assert requirement.specifier.contains(version), f"{requirement} against {version}"
+        assert requirement.specifier.contains(version), f"{requirement}, pinned to {version}"
 
 
 def test_constraints_are_plain_exact_versions() -> None:
@@ -93,8 +94,8 @@ def test_constraints_are_plain_exact_versions() -> None:
     assert re.findall(r"://|^-|\+|^(?:nvidia|triton)", text, re.MULTILINE) == []
 
 
-def test_every_pin_installs_on_the_oldest_python_that_is_promised() -> None:
-    """3.11.0, as Debian's 3.11.2 is: some packages ask for a later 3.11."""
+def test_every_pin_installs_on_the_oldest_supported_python() -> None:
+    """That is 3.11.0: Debian has 3.11.2, and some packages require a later 3.11."""
     oldest = f"{PROJECT['requires-python'].removeprefix('>=')}.0"
     pinned, refuse = pins(), {}
     for package in importlib.metadata.distributions():
@@ -104,8 +105,8 @@ def test_every_pin_installs_on_the_oldest_python_that_is_promised() -> None:
     assert refuse == {}
 
 
-def test_this_environment_is_the_pinned_one() -> None:
-    """The checks say something about the versions that they ran with."""
+def test_this_environment_has_the_pinned_versions() -> None:
+    """The checks hold only for the versions that they ran with."""
     other = {}
     for name in {Requirement(text).name for text in PROJECT["dependencies"]}:
         version = importlib.metadata.version(name).split("+")[0]
@@ -114,19 +115,37 @@ def test_this_environment_is_the_pinned_one() -> None:
     assert other == {}
 
 
-def test_the_library_has_floors_and_no_ceilings() -> None:
+def test_dependencies_have_minimum_versions_and_no_maximum() -> None:
     for requirement in map(Requirement, PROJECT["dependencies"]):
         assert {s.operator for s in requirement.specifier} == {">="}, str(requirement)
 
 
-def test_pre_commit_has_the_same_ruff() -> None:
+def test_pre_commit_pins_the_same_ruff() -> None:
     text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
     assert set(re.findall(r"ruff==([\d.]+)", text)) == {pins()["ruff"]}
 
 
-def test_conda_installs_the_same() -> None:
+def test_conda_installs_the_same_packages() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert environment["dependencies"][-1]["pip"] == ["-c constraints.txt", "-e .[book,test]"]
+
+
+# --- the folders of the library ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "atlaslib").glob("*/__init__.py")))
+def test_each_folder_says_what_it_may_import(folder: Path) -> None:
+    """The docstring repeats the contract in pyproject.toml, where a newcomer looks first."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (contract,) = settings["tool"]["importlinter"]["contracts"]
+    layers = [re.findall(r"atlaslib\.(\w+)", layer) for layer in contract["layers"]]
+    own = next(place for place, names in enumerate(layers) if folder.parent.name in names)
+    below = [name for names in layers[own + 1 :] for name in names]
+    text = ast.get_docstring(ast.parse(folder.read_text(encoding="utf-8"))) or ""
+    assert re.search(r"^In: .*Out: ", text, re.DOTALL | re.MULTILINE)
+    said = re.search(r"^May import: ([\w, ]+)", text, re.MULTILINE)
+    assert said is not None
+    assert said[1] == ", ".join(below) if below else said[1].startswith("nothing")
 
 
 # --- what the files promise -------------------------------------------------------------------
@@ -140,7 +159,7 @@ def test_make_help_lists_every_target() -> None:
     assert set(re.findall(r"^make (\w+) +\S", out.stdout, re.MULTILINE)) == set(phony[1].split())
 
 
-def test_texts_name_only_targets_that_exist() -> None:
+def test_texts_name_only_make_targets_that_exist() -> None:
     make = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^(\w+):", make, re.MULTILINE))
     texts = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md"]
@@ -149,15 +168,15 @@ def test_texts_name_only_targets_that_exist() -> None:
         assert set(named) <= targets, path.name
 
 
-def test_the_checks_start_by_themselves() -> None:
+def test_the_check_script_is_executable() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-def test_nothing_is_left_to_fill_in() -> None:
+def test_the_readme_has_no_todo() -> None:
     assert "TODO" not in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_relative_links_lead_somewhere() -> None:
+def test_relative_links_lead_to_existing_files() -> None:
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md"):
         text = (ROOT / name).read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
@@ -169,7 +188,7 @@ def test_the_readme_example_runs(tmp_path: Path) -> None:
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert code is not None
     assert len([line for line in code[1].splitlines() if line.strip()]) <= 10
-    # the data and the run are those of the chapters, so that they are made once
+    # uses the chapters' data and run, so that they are made only once
     environment = {name: text for name, text in os.environ.items() if name != "ATLASLIB_HOME"}
     run = [sys.executable, "-c", code[1]]
     subprocess.run(run, cwd=tmp_path, env=environment, check=True)
@@ -191,8 +210,8 @@ print(*names)
 
 @pytest.mark.wheel
 def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
-    """Takes a minute or more: a new environment, with all that the library requires."""
-    # through a source archive: a wheel built in place would pack what an old build left behind
+    """Takes a minute or more: makes a new environment with all that the library requires."""
+    # from a source archive: a wheel built in place would pack what an old build left behind
     build = [sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     (wheel,) = tmp_path.glob("*.whl")
@@ -206,9 +225,9 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     sources = [p for p in (ROOT / "atlaslib").rglob("*.py") if p.name != "__init__.py"]
     packages = list((ROOT / "atlaslib").rglob("*/__init__.py"))
     assert len(run.stdout.split()) == len(sources) + len(packages)
-    load = "from atlaslib.experiments import load; print(len(load().scans) > 0)"
+    load = "from atlaslib.paper.experiments import load; print(len(load().scans) > 0)"
     run = subprocess.run([python, "-c", load], cwd=tmp_path, check=True, capture_output=True)
-    assert run.stdout.split() == [b"True"]  # chapters on Colab read it from here
+    assert run.stdout.split() == [b"True"]  # chapters on Colab read these tables
     help_text = subprocess.run(
         [python, "-m", "atlaslib", "--help"], cwd=tmp_path, check=True, capture_output=True
     )

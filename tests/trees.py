@@ -1,4 +1,4 @@
-"""The releases of ATLAS as folders of real NIfTI files, with hardly anything in them."""
+"""Miniature releases of ATLAS: a few scans each, as real NIfTI files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MNI = "_space-MNI152NLin2009aSym"
 
 @cache
 def _bytes(part: str, seed: int) -> bytes:
-    """One compressed file in MNI space; the same bytes for the same arguments."""
+    """A compressed file in MNI space; the same arguments give the same bytes."""
     made = np.rint(head(seed)).astype(np.uint8) if part == "t1" else box((60 + seed, 100, 80), 9)
     return gzip.compress(nib.Nifti1Image(made, AFFINE).to_bytes(), 1, mtime=0)
 
 
 def write(path: Path, part: str, seed: int = 0) -> Path:
-    """A T1 or a mask, compressed or not as the name says."""
+    """Write a T1 or a mask, compressed if its name ends in .gz."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = _bytes(part, seed)
     path.write_bytes(content if path.name.endswith(".gz") else gzip.decompress(content))
@@ -30,7 +30,7 @@ def write(path: Path, part: str, seed: int = 0) -> Path:
 
 
 def write_native(folder: Path, stem: str, mask: str) -> None:
-    """A small head as the scanner saw it, in another shape and orientation."""
+    """Write a small scan and mask in native space, with another shape and orientation."""
     voxels = np.arange(40 * 50 * 60, dtype=np.int32).reshape(40, 50, 60)
     save(folder / f"{stem}.nii.gz", voxels, NATIVE)
     save(folder / f"{mask}.nii.gz", (voxels > 119_000).astype(np.uint8), NATIVE)
@@ -53,7 +53,7 @@ def release_1_1(root: Path, end: str = ".nii.gz") -> Path:
 
 
 def release_1_2(root: Path, end: str = ".nii.gz") -> Path:
-    """Three subjects in two parts, and one of them in native space too."""
+    """Three subjects in two parts, one of them also in native space."""
     top = root / "ATLAS_R1.2"
     for seed, (part, name) in enumerate(
         [("1", "c0003s0002t01"), ("1", "c0003s0002t02"), ("2", "c0003s0004t01"),
@@ -68,7 +68,7 @@ def release_1_2(root: Path, end: str = ".nii.gz") -> Path:
 
 
 def release_2_0(root: Path, end: str = ".nii.gz") -> Path:
-    """Three training scans at two sites and a test scan without mask."""
+    """Three training scans at two sites, and a test scan without a mask."""
     top = root / "ATLAS_2"
     people = [("R001", "sub-r001s001", 1), ("R001", "sub-r001s002", 1), ("R009", "sub-r009s003", 1)]
     for seed, (site, subject, number) in enumerate(people):

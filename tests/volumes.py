@@ -1,4 +1,4 @@
-"""Small stand-ins for a data folder: full-size volumes, hardly anything in them."""
+"""Minimal test scans: volumes of full size with very simple content."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from atlaslib import anatomy
-from atlaslib.volumes import GRID, brain_mask
+from atlaslib.data.volumes import GRID, brain_mask
+from atlaslib.synthetic import anatomy
 
 AFFINE = np.array([[1, 0, 0, -98], [0, 1, 0, -134], [0, 0, 1, -72], [0, 0, 0, 1.0]])
 
 
 def head(seed: int = 0) -> np.ndarray:
-    """A brain of two intensities with a little noise, (197, 233, 189) float32."""
+    """A brain of random blocks of intensity 50 to 69, (197, 233, 189) float32."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(50, 70, (50, 59, 48)).repeat(4, 0).repeat(4, 1).repeat(4, 2)
     volume = coarse[: GRID[0], : GRID[1], : GRID[2]].astype(np.float32)
@@ -22,7 +22,7 @@ def head(seed: int = 0) -> np.ndarray:
 
 
 def box(corner: tuple[int, int, int], size: int) -> np.ndarray:
-    """A cube of lesion, (197, 233, 189) uint8."""
+    """A mask with a cube of lesion, (197, 233, 189) uint8."""
     mask = np.zeros(GRID, np.uint8)
     x, y, z = corner
     mask[x : x + size, y : y + size, z : z + size] = 1
@@ -38,7 +38,7 @@ def save(path: Path, volume: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
 def write_scan(
     root: Path, subject: str, seed: int = 0, site: str = "Site1", session: str = "t01"
 ) -> tuple[Path, list[Path]]:
-    """One session in the tree of R1.1, with two masks: one of 0 and 1, one of 0 and 255."""
+    """Write a session as in R1.1, with two masks: one of 0 and 1, one of 0 and 255."""
     folder = root / site / subject / session
     big, small = box((60 + seed, 100, 80), 12), box((110, 120, 90 + seed), 5)
     t1 = head(seed)
@@ -53,6 +53,6 @@ def write_scan(
 
 def region_at(field: np.ndarray, box: anatomy.Box) -> np.ndarray:
     """The template's regions in the subject's space, by nearest neighbour."""
-    index = np.rint(anatomy.places(field, box)).astype(int)
+    index = np.rint(anatomy.template_coordinates(field, box)).astype(int)
     index = np.clip(index, 0, np.array(anatomy.SHAPE)[:, None, None, None] - 1)
     return anatomy.template().region[tuple(index)]

@@ -1,7 +1,8 @@
-"""The book's figures: each function takes tables or arrays and returns a Figure.
+"""The book's figures, and viewers of a scan.
 
-No function here reads a file or calls ``show``. The figures are not known to pyplot: in a
-notebook the last line of a cell shows one once.
+In: tables or arrays, for a viewer a scan. Out: a Figure that is not registered with pyplot, so that
+a notebook shows it only once, as the last line of a cell.
+May import: training, evaluation, runs, synthetic, data, recipes, models, files.
 """
 
 from atlaslib.figures.base import COLOURS, Picture, panels, show_slice, tidy

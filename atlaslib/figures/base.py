@@ -1,4 +1,4 @@
-"""What all figures share: colours, panels, a slice with its outline, tables."""
+"""Shared by all figures: colours, panels, a slice with its outline, tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 from pandas.io.formats.style import Styler
 
-# Okabe and Ito's palette: told apart with every common kind of colour blindness
+# Okabe and Ito's palette: distinguishable with every common kind of colour blindness
 COLOURS = {
     "baseline": "#0072B2",
     "resnet": "#D55E00",
@@ -30,7 +30,7 @@ DPI = 110
 
 
 def colour(name: str) -> str:
-    """A model's colour: the same in every figure, and for every name."""
+    """A model's colour, the same in every figure; any name has one."""
     return COLOURS.get(name) or _OTHERS[zlib.crc32(name.encode()) % len(_OTHERS)]
 
 
@@ -70,7 +70,7 @@ def show_slice(
     colour: str = COLOURS["lesion"],
     title: str = "",
 ) -> None:
-    """A grey slice (rows, columns) without ticks; the outline of `mask`, if it has any pixel."""
+    """Draw a slice (rows, columns) in grey, and the outline of `mask` if it is not empty."""
     axis.imshow(image, cmap="gray", interpolation="nearest")
     if mask is not None and np.any(mask) and not np.all(mask):
         axis.contour(np.asarray(mask, dtype=float), levels=[0.5], colors=[colour], linewidths=1.2)
@@ -79,19 +79,19 @@ def show_slice(
 
 
 def tidy(table: pd.DataFrame) -> Styler:
-    """A table for the page: no index, numbers to three digits, long text wrapped.
+    """A table styled for the page: no index, numbers to three digits, long text wrapped.
 
     Parameters
     ----------
     table : DataFrame
-        Shown whole, so it should be short.
+        Shown in full, so it should be short.
     """
     style = table.style.hide(axis="index").format(short)
     return style.set_table_attributes('class="dataframe"')
 
 
 def short(value: object) -> str:
-    """A number to three digits, whole above 1000, and a dash for what is missing."""
+    """A number to three digits, from 1000 on a whole number, and a dash for a missing value."""
     if value is None or value is pd.NA or value != value:
         return "–"
     if not isinstance(value, float):
@@ -100,7 +100,7 @@ def short(value: object) -> str:
 
 
 def plain_log(axis: Axes) -> None:
-    """At least a factor of ten; ticks at 0.01, 0.03, 0.1, ... written in full."""
+    """Let a logarithmic x axis span a factor of ten or more, with ticks at 0.01, 0.03, 0.1, ..."""
     low, high = axis.get_xlim()
     spread = max(1.0, (10 * low / high) ** 0.5)
     axis.set_xlim(low / spread, high * spread)

@@ -15,11 +15,11 @@ from atlaslib.figures.base import COLOURS, panels, plain_log, show_slice
 
 
 def plot_planes(cuts: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> Figure:
-    """Cuts through a scan: bare above, with the lesion's outline below.
+    """Cuts through a scan: plain in the top row, with the lesion's outline below.
 
     Parameters
     ----------
-    cuts : mapping of a plane's name to (image, mask)
+    cuts : mapping from a plane's name to (image, mask)
         Arrays (rows, columns).
     """
     figure, axes = panels(2, len(cuts), width=2.5 * len(cuts), height=5.6)
@@ -37,7 +37,7 @@ def plot_levels(raw: Mapping[str, NDArray[Any]], scaled: Mapping[str, NDArray[An
         top = max(float(np.max(voxels)) for voxels in values.values())
         for shade, (scan, voxels) in zip(("#CC79A7", "#333333"), values.items(), strict=False):
             counts, edges = np.histogram(voxels, bins=256, range=(0, top))
-            # whole numbers fall unevenly into bins: without smoothing the curve is a comb
+            # integers fall unevenly into bins: without smoothing the curve looks like a comb
             smooth = ndimage.gaussian_filter1d(100 * counts / counts.sum(), sigma=5)
             axis.plot(edges[:-1], smooth, color=shade, label=scan)
         axis.set(xlabel=name, ylabel="brain voxels (% per bin)", ylim=(0, None))
@@ -46,13 +46,13 @@ def plot_levels(raw: Mapping[str, NDArray[Any]], scaled: Mapping[str, NDArray[An
 
 
 def plot_volumes(table: pd.DataFrame, published: Mapping[float, float], source: str) -> Figure:
-    """How large lesions are: share of scans up to a volume, beside published percentiles.
+    """Cumulative distribution of the scans' lesion volumes, beside published percentiles.
 
     Parameters
     ----------
     table : DataFrame
-        Of :func:`atlaslib.lesions.lesion_table`.
-    published : mapping of a share (0 to 1) to a volume in mm3
+        From :func:`atlaslib.evaluation.lesions.lesion_table`.
+    published : mapping from a share of scans (0 to 1) to a volume in mm3
         Of ATLAS R2.0.
     source : str
         Where the scans of `table` come from.
@@ -64,7 +64,7 @@ def plot_volumes(table: pd.DataFrame, published: Mapping[float, float], source: 
     axis.step(volumes, shares, where="post", color=COLOURS["synthetic"], label=f"here: {source}")
     known = np.array(list(published.values())) / 1000, 100 * np.array(list(published))
     axis.plot(*known, "o--", color=COLOURS["ATLAS"], ms=4, lw=0.8, label="ATLAS R2.0, published")
-    axis.set(xscale="log", xlabel="lesion volume of a scan (mL)", ylabel="scans up to this (%)")
+    axis.set(xscale="log", xlabel="lesion volume (mL)", ylabel="scans up to this volume (%)")
     plain_log(axis)
     axis.legend(frameon=False, fontsize=8)
     return figure

@@ -13,14 +13,14 @@ from atlaslib.figures.base import COLOURS, colour, panels, plain_log, short
 
 
 def plot_means(table: pd.DataFrame, label: str = "Dice, mean over test scans") -> Figure:
-    """One line for each arm: mean and interval.
+    """One row for each arm: mean and interval.
 
     Parameters
     ----------
     table : DataFrame
-        Of :func:`atlaslib.claims.levels`.
+        From :func:`atlaslib.paper.claims.arm_means`.
     label : str
-        Of the axis.
+        Label of the axis.
     """
     figure, axes = panels(1, 1, width=6.8, height=0.34 * len(table) + 0.9)
     axis, place = axes[0, 0], np.arange(len(table))
@@ -38,12 +38,12 @@ def plot_means(table: pd.DataFrame, label: str = "Dice, mean over test scans") -
 
 
 def plot_walk(table: pd.DataFrame) -> Figure:
-    """A waterfall: from one model to another, one change at a time.
+    """A waterfall chart from one model to another, one change at a time.
 
     Parameters
     ----------
     table : DataFrame
-        Of :func:`atlaslib.claims.walk`.
+        From :func:`atlaslib.paper.claims.walk`.
     """
     figure, axes = panels(1, 1, width=7.4, height=0.42 * len(table) + 1.4)
     axis, before = axes[0, 0], 0.0
@@ -71,14 +71,14 @@ def plot_walk(table: pd.DataFrame) -> Figure:
 
 
 def plot_paths(history: pd.DataFrame, base_loss: float | None = None) -> Figure:
-    """Loss and Dice of the validation scans along training: a dot for each epoch and seed.
+    """Validation loss and Dice during training: a line for each seed, a dot at its last epoch.
 
     Parameters
     ----------
     history : DataFrame
         arm, seed, epoch, validation_cross_entropy, validation_dice.
     base_loss : float, optional
-        Cross entropy of the constant predictor, drawn as a line.
+        Cross entropy of the constant predictor, drawn as a dashed line.
     """
     figure, axes = panels(1, 1, width=6.6, height=3.9)
     axis = axes[0, 0]
@@ -100,12 +100,13 @@ def plot_paths(history: pd.DataFrame, base_loss: float | None = None) -> Figure:
 
 
 def plot_calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Share of lesion against the predicted probability; on the diagonal a model is calibrated.
+    """Observed share of lesion by predicted probability; a calibrated model is on the diagonal.
 
     Parameters
     ----------
-    tables : mapping of a model's name to a DataFrame
-        seed, low, voxels, predicted, observed, as of :func:`atlaslib.confidence.calibration`.
+    tables : mapping from a model's name to a DataFrame
+        seed, low, voxels, predicted, observed, as from
+        :func:`atlaslib.evaluation.calibration.calibration_table`.
     """
     figure, axes = panels(1, 1, width=4.6, height=4.2)
     axis = axes[0, 0]
@@ -121,15 +122,15 @@ def plot_calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def plot_agreement(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Bland and Altman's plot of volumes: difference against mean, on the scale of logarithms.
+    """Bland-Altman plot of volumes on a logarithmic scale: ratio against geometric mean.
 
     Parameters
     ----------
-    tables : mapping of a model's name to a DataFrame
+    tables : mapping from a model's name to a DataFrame
         volume_ml and predicted_ml, one row per scan.
     """
     figure, axes = panels(1, len(tables), width=3.6 * len(tables), height=3.4, sharey=True)
-    floor = 0.01  # mL: where nothing is predicted
+    floor = 0.01  # mL: an empty prediction would have no logarithm
     for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
         true, found = (np.log10(table[c].clip(lower=floor)) for c in ("volume_ml", "predicted_ml"))
         gap = found - true
@@ -138,22 +139,22 @@ def plot_agreement(tables: Mapping[str, pd.DataFrame]) -> Figure:
                              (gap.mean() + 1.96 * gap.std(), "--")):  # fmt: skip
             axis.axhline(value, color=COLOURS["ATLAS"], ls=style, lw=1)
         axis.axhline(0, color="#CCCCCC", lw=0.8, zorder=0)
-        axis.set(xscale="log", title=name, xlabel="mean volume (mL, geometric)")
+        axis.set(xscale="log", title=name, xlabel="geometric mean volume (mL)")
         plain_log(axis)
     ticks = [-2, -1, 0, 1, 2]
     axes[0, 0].set_yticks(ticks, [f"{10.0**t:g}×" for t in ticks])
-    axes[0, 0].set_ylabel("predicted volume, of the true one")
+    axes[0, 0].set_ylabel("predicted / true volume")
     return figure
 
 
 def plot_detection(tables: Mapping[str, pd.DataFrame], edges: tuple[float, ...]) -> Figure:
-    """Share of lesions that are touched at all, by the lesion's volume.
+    """Share of lesions that the prediction overlaps at all, by the lesion's volume.
 
     Parameters
     ----------
-    tables : mapping of a model's name to a DataFrame
-        Rows of :func:`atlaslib.confidence.detection`.
-    edges : volumes in mL between which lesions are counted together
+    tables : mapping from a model's name to a DataFrame
+        From :func:`atlaslib.evaluation.calibration.detection_table`.
+    edges : edges of the bins of lesion volume, in mL
     """
     figure, axes = panels(1, 1, width=6.4, height=3.4)
     axis, width = axes[0, 0], 0.8 / len(tables)
@@ -171,12 +172,12 @@ def plot_detection(tables: Mapping[str, pd.DataFrame], edges: tuple[float, ...])
 
 
 def plot_study(trials: pd.DataFrame) -> Figure:
-    """A search over units and last-layer numbers: each trial as a dot, larger and darker if better.
+    """A search over residual units and last-layer size: each trial is a marker, brighter if better.
 
     Parameters
     ----------
     trials : DataFrame
-        units, vector, dice (the best so far of pruned trials), state ("COMPLETE" or "PRUNED").
+        units, vector, dice (of pruned trials, the best so far), state ("COMPLETE" or "PRUNED").
     """
     figure, axes = panels(1, 1, width=6.0, height=3.8)
     axis = axes[0, 0]
@@ -185,7 +186,7 @@ def plot_study(trials: pd.DataFrame) -> Figure:
         dots = axis.scatter(part.units, part.vector, c=part.dice, marker=marker, s=70,
                             cmap="viridis", vmin=trials.dice.min(), vmax=trials.dice.max(),
                             edgecolor="white", label=state.lower())  # fmt: skip
-    axis.set(xlabel="residual units", ylabel="numbers in the last layer", yscale="log")
+    axis.set(xlabel="residual units", ylabel="size of the last layer", yscale="log")
     axis.set_xticks(sorted(trials.units.unique()))
     axis.set_yticks(sorted(trials.vector.unique()))
     axis.yaxis.set_major_formatter("{x:g}")

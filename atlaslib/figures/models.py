@@ -30,12 +30,12 @@ def plot_images(
 
 
 def plot_receptive_field(image: NDArray[Any], gradients: Mapping[str, NDArray[Any]]) -> Figure:
-    """The slice around one pixel, with the square of pixels that each output depends on.
+    """The slice around one pixel, with a frame around the pixels that each layer's output sees.
 
     Parameters
     ----------
     image : array (rows, columns)
-    gradients : mapping of a layer's name to an array (rows, columns)
+    gradients : mapping from a layer's name to an array (rows, columns)
         Non-zero where the layer's output at one pixel depends on the input.
     """
     figure, axes = panels(1, 1, width=4.6, height=4.2)
@@ -61,9 +61,9 @@ def plot_layers(
     Parameters
     ----------
     table : DataFrame
-        Of :func:`atlaslib.models.layer_table`.
+        From :func:`atlaslib.models.layer_table`.
     skips : sequence of (layer, layer)
-        Drawn as arcs over the blocks.
+        Skip connections, drawn as arcs over the blocks.
     """
     figure, axes = panels(1, 1, width=8.2, height=3.4)
     axis, left, centre = axes[0, 0], 0.0, {}
@@ -86,13 +86,13 @@ def plot_layers(
 
 
 def plot_history(histories: Mapping[str, pd.DataFrame], base_loss: float | None = None) -> Figure:
-    """Loss and validation Dice by epoch; solid is training, dashed validation.
+    """Loss and validation Dice by epoch; training is solid, validation dashed.
 
     Parameters
     ----------
-    histories : mapping of a model's name to a run's ``history``
+    histories : mapping from a model's name to a run's ``history``
     base_loss : float, optional
-        Loss of the best constant, drawn as a line.
+        Loss of the best constant prediction, drawn as a line.
     """
     figure, axes = panels(1, 2, width=7.6, height=3.2)
     for name, history in histories.items():
@@ -120,7 +120,7 @@ def plot_predictions(
     Parameters
     ----------
     cases : sequence of (title, image, mask, probability)
-        The three arrays (rows, columns).
+        The arrays have the shape (rows, columns).
     """
     figure, axes = panels(len(cases), 3, width=7.0, height=2.7 * len(cases))
     for row, (title, image, mask, probability) in zip(axes, cases, strict=True):
@@ -134,7 +134,7 @@ def plot_predictions(
 
 
 def plot_units() -> Figure:
-    """The paper's residual unit beside the one of the TensorFlow model, as flow charts."""
+    """The paper's residual unit beside that of TensorFlow's model, as flow charts."""
     paper = ["leaky ReLU", "batch norm", "3×3 convolution", "batch norm", "3×3 convolution"]
     other = ["batch norm", "leaky ReLU", "3×3 convolution", "batch norm", "leaky ReLU"]
     figure, axes = panels(1, 2, width=6.6, height=4.6)
@@ -174,7 +174,7 @@ def _flow(axis: Axes, title: str, steps: Sequence[str], leave: int) -> None:
 def plot_curves(
     curves: Mapping[str, NDArray[Any]], xlabel: str, ylabel: str, **scales: str
 ) -> Figure:
-    """Named curves over their index; ``scales`` may hold ``xscale`` or ``yscale``."""
+    """Named curves against their index; ``scales`` may hold ``xscale`` or ``yscale``."""
     figure, axes = panels(1, 1, width=6.4, height=3.4)
     shades = itertools.cycle([*list(COLOURS.values())[:6], "#CC79A7"])
     for name, values in curves.items():
@@ -186,11 +186,11 @@ def plot_curves(
 
 
 def plot_split(parts: Mapping[str, NDArray[Any]]) -> Figure:
-    """Which slices train: one picture per split, rows are scans, columns slices from feet to crown.
+    """The training slices of each split: rows are scans, columns slices from the lowest up.
 
     Parameters
     ----------
-    parts : mapping of a split's name to a bool array (scans, slices)
+    parts : mapping from a split's name to a bool array (scans, slices)
         True where the slice belongs to the training set.
     """
     figure, axes = panels(1, len(parts), width=3.6 * len(parts), height=2.8, sharey=True)
@@ -203,7 +203,7 @@ def plot_split(parts: Mapping[str, NDArray[Any]]) -> Figure:
 
 
 def plot_ringing(mask: NDArray[np.bool_], soft: NDArray[Any]) -> Figure:
-    """A mask, its JPEG, and the pixels that the original metric counts as lesion."""
+    """A mask, the mask after JPEG, and the pixels that the original metric counts as lesion."""
     figure, axes = panels(1, 3, width=7.4, height=2.9)
     counted = np.asarray(soft) > 0
     names = ("true mask", "after JPEG (shade: fourth root)", "counted as lesion (> 0)")
@@ -218,14 +218,14 @@ def plot_ringing(mask: NDArray[np.bool_], soft: NDArray[Any]) -> Figure:
 
 
 def plot_ceiling(areas: ArrayLike, ceilings: ArrayLike, worked: pd.DataFrame) -> Figure:
-    """The original metric's score of a perfect mask against the lesion's area in the slice.
+    """The original metric's score for a perfect mask, by the lesion's area in the slice.
 
     Parameters
     ----------
     areas, ceilings : array (slices,)
-        Pixels, and the score that the true mask gets.
+        The area in pixels, and the true mask's score.
     worked : DataFrame
-        Columns area and dice: the discs of the worked example.
+        The discs of the worked example, with the columns area and dice.
     """
     figure, axes = panels(1, 1, width=6.2, height=3.4)
     axis = axes[0, 0]
@@ -239,7 +239,7 @@ def plot_ceiling(areas: ArrayLike, ceilings: ArrayLike, worked: pd.DataFrame) ->
 
 
 def plot_scores(table: pd.DataFrame, label: str, value: str) -> Figure:
-    """Bars of one score by definition, from a table with the columns `label` and `value`."""
+    """A bar for each row of a table: its name in column `label`, its score in column `value`."""
     figure, axes = panels(1, 1, width=6.6, height=0.45 * len(table) + 0.9)
     bars = axes[0, 0].barh(table[label][::-1], table[value][::-1], color=COLOURS["baseline"])
     axes[0, 0].bar_label(bars, fmt="%.3f", padding=3, fontsize=8)

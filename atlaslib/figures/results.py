@@ -14,12 +14,12 @@ from atlaslib.figures.base import COLOURS, colour, panels, plain_log, short, sho
 
 
 def plot_verdicts(table: pd.DataFrame) -> Figure:
-    """The effect of each tested claim with its interval, and the margin of its rule as a bar.
+    """The effect of each tested claim with its interval, and its rule's margin as an amber bar.
 
     Parameters
     ----------
     table : DataFrame
-        Of ``atlaslib.claims.verdicts``, with the columns margin and comparison.
+        From ``atlaslib.paper.claims.verdicts``, with the columns margin and comparison.
     """
     tested = table[table.value.notna()].iloc[::-1].to_dict("records")
     figure, axes = panels(1, 1, width=6.6, height=0.5 * len(tested) + 1.0)
@@ -78,7 +78,7 @@ def plot_costs(costs: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def plot_paired(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Dice of each scan under each model, joined; scans in the order of the first model's."""
+    """Dice of each scan under each model, joined by a line; scans sorted by the first model's."""
     first = next(iter(tables.values()))
     order = np.argsort(first.dice.to_numpy())
     figure, axes = panels(1, 1, width=7.0, height=3.6)
@@ -94,7 +94,7 @@ def plot_paired(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def plot_dice_by_volume(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Dice of each scan against the volume of its lesions, on a logarithmic axis."""
+    """Dice of each scan against its lesion volume, on a logarithmic axis."""
     figure, axes = panels(1, 1, width=6.4, height=3.6)
     for name, table in tables.items():
         axes[0, 0].plot(table.volume_ml, table.dice, "o", ms=5, color=colour(name), label=name)
@@ -105,7 +105,7 @@ def plot_dice_by_volume(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def plot_loss_and_dice(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Loss against Dice: a small dot per scan, a large one for the mean of each model."""
+    """Dice against loss: a small dot per scan, a large diamond for the mean of each model."""
     figure, axes = panels(1, 1, width=6.4, height=3.8)
     axis = axes[0, 0]
     for name, table in tables.items():
@@ -126,7 +126,7 @@ def plot_segmentations(
     Parameters
     ----------
     cases : sequence of (title, image, mask, predictions)
-        Arrays (rows, columns); predictions maps a model's name to a mask.
+        Arrays (rows, columns); predictions maps each model's name to its mask.
     """
     columns = 2 + len(cases[0][3])
     figure, axes = panels(len(cases), columns, width=1.9 * columns, height=2.35 * len(cases))
@@ -140,14 +140,14 @@ def plot_segmentations(
 
 
 def plot_peers(published: pd.DataFrame, here: pd.DataFrame) -> Figure:
-    """Published Dice on ATLAS above, this build's below, with intervals where there are any.
+    """Published Dice on ATLAS above; below, this build's, with intervals where there are any.
 
     Parameters
     ----------
     published : DataFrame
         Columns method, release and dice.
     here : DataFrame
-        Of ``atlaslib.summary``.
+        From ``atlaslib.summary``.
     """
     labels = [*(published.method + ", " + published.release), *(here.model + ", this build")]
     figure, axes = panels(1, 1, width=6.8, height=0.26 * len(labels) + 0.9)
@@ -158,22 +158,22 @@ def plot_peers(published: pd.DataFrame, here: pd.DataFrame) -> Figure:
         axis.plot(row["dice"], y, "o", color=colour(row["model"]))
     axis.axhline(len(published) - 0.5, color="#BBBBBB", lw=0.8)
     axis.set(
-        yticks=place, yticklabels=labels, xlim=(-0.02, 1), xlabel="Dice as each source reports"
+        yticks=place, yticklabels=labels, xlim=(-0.02, 1), xlabel="Dice as reported by each source"
     )
     axis.invert_yaxis()
     return figure
 
 
 def plot_benchmark(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
-    """Bars side by side, one panel for each measure, one bar for each program compared.
+    """Bar charts side by side: one panel for each measure, one bar for each program.
 
     Parameters
     ----------
     table : DataFrame
         reader, measure and value, the library itself first.
     measures : mapping
-        From a measure in the table to the title of its panel. Axes are logarithmic where values
-        spread over more than a factor of 20.
+        From a measure in the table to the title of its panel. An axis is logarithmic if its values
+        differ by more than a factor of 20.
     """
     readers = list(dict.fromkeys(table.reader))
     rows = (len(measures) + 1) // 2
@@ -181,8 +181,8 @@ def plot_benchmark(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     figure, axes = panels(rows, 2, width=7.4, height=height, sharey=True)
     for axis, (measure, title) in zip(axes.flat, measures.items(), strict=False):
         values = table[table.measure == measure].set_index("reader").value.reindex(readers)
-        values = values.where(values > 0)  # nothing kept is no bar
-        own = readers[0]  # in each of its ways
+        values = values.where(values > 0)  # 0 (nothing cached) gets no bar
+        own = readers[0]  # the library; its variants' names start the same
         shades = [COLOURS["lesion" if name.startswith(own) else "zero"] for name in readers]
         bars = axis.barh(readers, values, color=shades)
         labels = ["" if np.isnan(value) else short(value) for value in values]

@@ -1,4 +1,8 @@
-"""The models by name: slices (N, 1, H, W) in, logits (N, 1, H, W) out."""
+"""The models by name.
+
+In: slices, (N, channels, H, W). Out: logits, (N, 1, H, W).
+May import: nothing of the library, so that a model can be read and used on its own.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import torch
 from torch import nn
 
 from atlaslib.models.baseline import Baseline
-from atlaslib.models.peers import DynUNet
+from atlaslib.models.dynunet import DynUNet
 from atlaslib.models.residual_unet import ResidualUNet
 from atlaslib.models.resnet import ResNet
 from atlaslib.models.zero import Zero
@@ -29,17 +33,15 @@ def build_model(name: str, **options: int | float | str | tuple[int, int]) -> nn
 
     Parameters
     ----------
-    name : {"baseline", "resnet", "zero", "residual_unet", "dynunet"}
+    name : str
+        A name in ``MODELS``.
     **options
-        Of :class:`~atlaslib.models.baseline.Baseline`,
-        :class:`~atlaslib.models.resnet.ResNet`, :class:`~atlaslib.models.zero.Zero`,
-        :class:`~atlaslib.models.residual_unet.ResidualUNet` or
-        :class:`~atlaslib.models.peers.DynUNet`. The defaults of the first two are the paper's.
+        Arguments of the model's class; where the model is the paper's, so are the defaults.
 
     Returns
     -------
     torch.nn.Module
-        ``forward`` takes (N, 1, H, W) float and returns (N, 1, H, W) logits.
+        ``forward`` takes (N, channels, H, W) float and returns (N, 1, H, W) logits.
 
     Raises
     ------
@@ -52,7 +54,7 @@ def build_model(name: str, **options: int | float | str | tuple[int, int]) -> nn
     1861697
     """
     if name not in MODELS:
-        raise ValueError(f"no model {name!r}; there are {', '.join(MODELS)}")
+        raise ValueError(f"no model {name!r}; choose from {', '.join(MODELS)}")
     known = inspect.signature(MODELS[name]).parameters
     for option in options:
         if option not in known:
@@ -61,7 +63,7 @@ def build_model(name: str, **options: int | float | str | tuple[int, int]) -> nn
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many numbers the optimiser may change."""
+    """The number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
@@ -76,12 +78,12 @@ def layer_table(model: nn.Module, size: tuple[int, int] = (232, 196)) -> pd.Data
     Returns
     -------
     DataFrame
-        ``output`` is (rows, columns, channels), the order in which the paper writes it, or
-        (numbers,) for a layer that returns a vector.
+        ``output`` is (rows, columns, channels), the order that the paper uses, or (length,) for
+        a layer that returns a vector.
     """
     rows = []
 
-    def note(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
+    def recorder(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
         def hook(module: nn.Module, _: object, output: torch.Tensor) -> None:
             shape = tuple(output.shape[1:])
             rows.append(
@@ -97,7 +99,7 @@ def layer_table(model: nn.Module, size: tuple[int, int] = (232, 196)) -> pd.Data
 
     shown = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Linear)
     hooks = [
-        module.register_forward_hook(note(name))
+        module.register_forward_hook(recorder(name))
         for name, module in model.named_modules()
         if isinstance(module, shown)
     ]

@@ -25,13 +25,13 @@ class Baseline(EncoderDecoder):
     normalise : bool
         Batch normalisation after each convolution of the encoder. Paper: none.
     decoder : {"unet", "unet without skips", "map", "vector"}
-        Paper: "unet". "vector" is the paper's ResNet's, "map" the same without the vector.
+        Paper: "unet". "vector" is the decoder of the paper's ResNet, "map" the same without the
+        vector.
     map_width : int
-        Channels of the map that a "map" or "vector" decoder enlarges. Code: 16.
+        Channels of the map that a "map" or "vector" decoder upsamples. Code: 16.
     vector : int
-        Numbers between the encoder and a "vector" decoder.
-    size : (rows, columns)
-        Of the slices; only a "vector" decoder needs to know.
+        Length of the vector between the encoder and a "vector" decoder.
+    size : (rows, columns) of the slices, needed only by a "vector" decoder
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Baseline(EncoderDecoder):
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                 nn.init.xavier_normal_(layer.weight)
                 assert layer.bias is not None
-                # the code gave the biases the same initialiser, whose fans are then their number
+                # the code initialised biases in the same way, with their number as fan in and out
                 nn.init.normal_(layer.bias, std=layer.bias.numel() ** -0.5)
 
     def maps(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -76,6 +76,6 @@ class Baseline(EncoderDecoder):
         x = self.dropout(F.relu(norm3(self.conv3(self.pool1(full)))))
         x = F.relu(norm4(self.conv4(x)))
         half = self.dropout(x)
-        x = self.pool2(x)  # a quirk of the code: conv4 before its dropout
+        x = self.pool2(x)  # a quirk of the code: it pools conv4 before the dropout
         x = self.dropout(F.relu(norm5(self.conv5(x))))
         return full, half, self.dropout(F.relu(norm6(self.conv6(x))))

@@ -1,4 +1,4 @@
-"""From an encoder's maps to a mask: what the two models differ in besides their encoders."""
+"""The decoders of the paper's two models, from an encoder's feature maps to a mask."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def double(x: torch.Tensor) -> torch.Tensor:
 
 
 def convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
-    """3x3 that keeps the size."""
+    """3x3 convolution that keeps the size."""
     return nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1)
 
 
@@ -40,10 +40,10 @@ class UNetDecoder(nn.Module):
     Parameters
     ----------
     width : int
-        Channels of the full-size map; the half and the quarter one have 2 and 4 times as many.
+        Channels of the full-size map; the half- and quarter-size maps have 2 and 4 times as many.
     skips : bool
-        Join the full and the half map. False: only the smallest map is used, and the convolutions
-        after the join take half as many channels.
+        Concatenate the full- and half-size maps. False: only the smallest map is used, and the
+        convolutions after the concatenation take half as many channels.
     """
 
     def __init__(self, width: int, skips: bool = True) -> None:
@@ -75,8 +75,8 @@ class UNetDecoder(nn.Module):
         return self.head(x)
 
 
-class _Tail(nn.Module):
-    """Twice: bilinear interpolation to double size and a transposed convolution."""
+class _Upsampling(nn.Module):
+    """Two steps of bilinear interpolation to double size and transposed convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -93,17 +93,17 @@ class _Tail(nn.Module):
         return self.up2(double(F.relu(self.up1(double(x)))))
 
 
-class MapDecoder(_Tail):
-    """The vector decoder's enlarging part, fed with the encoder's smallest map itself.
+class MapDecoder(_Upsampling):
+    """The vector decoder's upsampling part, applied directly to the encoder's smallest map.
 
-    What the paper's decoder would be without the 64 numbers before it.
+    This is the paper's decoder without the 64 numbers before it.
 
     Parameters
     ----------
     channels : int
-        Of the map that comes in.
+        Channels of the input map.
     width : int
-        Channels that a 1x1 convolution leaves of them.
+        Channels to which a 1x1 convolution reduces them.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -111,25 +111,24 @@ class MapDecoder(_Tail):
         self.narrow = nn.Conv2d(channels, width, kernel_size=1)
 
     def forward(self, full: torch.Tensor, half: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """As :class:`UNetDecoder`; the larger maps are not used."""
+        """Like :class:`UNetDecoder`, but the larger maps are not used."""
         return self.enlarge(F.relu(self.narrow(x)))
 
 
-class VectorDecoder(_Tail):
+class VectorDecoder(_Upsampling):
     """From a vector to a mask: the only decoder of the starter code that takes a vector.
 
-    Fully connected to 1024, fully connected to a map of a quarter of the rows and columns, then
-    twice: bilinear interpolation to double size and a transposed convolution. That the paper's
-    64 numbers fed this decoder is our reading; so are the transposed convolutions' widths.
+    A fully connected layer to 1024 numbers, another to a map of a quarter of the rows and columns,
+    then two steps of bilinear interpolation to double size and transposed convolution. That the
+    paper's 64 numbers fed this decoder is our reading; so are the transposed convolutions' widths.
 
     Parameters
     ----------
     vector : int
-        Numbers that come in.
+        Length of the input.
     width : int
         Channels of the map; the hidden layer has 64 times as many numbers. Code: 16 and 1024.
-    size : (rows, columns)
-        Of the slice that comes out.
+    size : (rows, columns) of the output
     """
 
     def __init__(self, vector: int, width: int, size: tuple[int, int]) -> None:
@@ -144,10 +143,10 @@ class VectorDecoder(_Tail):
 
 
 class EncoderDecoder(nn.Module):
-    """What both models are: an encoder, which a subclass defines as ``maps``, and a decoder.
+    """Base class of the paper's models: an encoder, the subclass's ``maps``, and a decoder.
 
-    Each model has its own decoder in the paper. That either takes the other's, too, lets one
-    difference be tested at a time.
+    Each model has its own decoder in the paper. Here either encoder accepts either decoder, so that
+    one difference can be tested at a time.
     """
 
     decoder: UNetDecoder | MapDecoder | VectorDecoder
@@ -155,12 +154,12 @@ class EncoderDecoder(nn.Module):
     def add_decoder(
         self, kind: str, channels: int, map_width: int, vector: int, size: tuple[int, int]
     ) -> None:
-        """Make the decoder; with "vector", the average and the layer of 64 numbers before it.
+        """Make the decoder and, for "vector", the average pooling and linear layer before it.
 
-        ``channels`` are those of the smallest map; the other arguments are the models'.
+        ``channels`` is the smallest map's; the other arguments are those of the models.
         """
         if kind not in DECODERS:
-            raise ValueError(f"decoder is one of {', '.join(DECODERS)}, not {kind!r}")
+            raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, not {kind!r}")
         self.size = tuple(size)
         if kind == "vector":
             self.average = nn.AdaptiveAvgPool2d(1)
@@ -173,15 +172,15 @@ class EncoderDecoder(nn.Module):
 
     @property
     def final_bias(self) -> torch.Tensor:
-        """The one number added to every logit; training may start it at the base rate."""
+        """The bias added to every logit; training may initialise it from the base rate."""
         return self.decoder.final_bias
 
     def maps(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, 1, H, W) to the encoder's maps at full, half and a quarter of the size."""
+        """(N, 1, H, W) to the encoder's feature maps at full, half and quarter size."""
         raise NotImplementedError
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 1, H, W) to the (N, vector) numbers from which a vector decoder draws the mask."""
+        """(N, 1, H, W) to the (N, vector) input of a vector decoder."""
         if tuple(x.shape[-2:]) != self.size:
             raise ValueError(
                 f"this model was built for slices of {self.size[0]} x {self.size[1]}, "
@@ -192,7 +191,7 @@ class EncoderDecoder(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 1, H, W) intensities in 0..1 to (N, 1, H, W) logits; H and W divisible by 4.
 
-        With a vector decoder, H and W are those that the model was built for.
+        With a vector decoder, H and W must be those that the model was built for.
         """
         rows, columns = x.shape[-2:]
         if rows % 4 or columns % 4:

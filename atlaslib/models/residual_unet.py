@@ -12,14 +12,14 @@ from torch import nn
 class Block(nn.Module):
     """Two 3x3 convolutions, each normalised, and the input added before the last activation.
 
-    Instance normalisation looks at one channel of one slice alone: a scanner with another contrast
-    does not meet the statistics of the training set's scanners.
+    Instance normalisation uses the statistics of one channel of one slice alone, so a scanner with
+    another contrast is not normalised by the statistics of the training set's scanners.
 
     Parameters
     ----------
     channels_in, channels_out : int
     stride : int
-        Of the first convolution; the shortcut averages blocks as large.
+        Stride of the first convolution; the shortcut pools with the same stride.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
@@ -29,13 +29,13 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.norm2 = nn.InstanceNorm2d(channels_out, affine=True)
         self.shortcut = nn.Sequential()
-        if stride > 1:  # not a 1x1 convolution with a stride: it would skip three pixels of four
+        if stride > 1:  # a strided 1x1 convolution would ignore three pixels in four
             self.shortcut.append(nn.AvgPool2d(stride, ceil_mode=True))
         if channels_in != channels_out:
             self.shortcut.append(nn.Conv2d(channels_in, channels_out, 1, bias=False))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C_in, H, W) to (N, C_out, H / stride, W / stride), halves rounded up."""
+        """(N, C_in, H, W) to (N, C_out, H / stride, W / stride), rounded up."""
         y = F.leaky_relu(self.norm1(self.conv1(x)), 0.01)
         return F.leaky_relu(self.norm2(self.conv2(y)) + self.shortcut(x), 0.01)
 
@@ -43,16 +43,16 @@ class Block(nn.Module):
 class ResidualUNet(nn.Module):
     """A U-Net of residual blocks.
 
-    After Zhang et al. (2018) and the residual encoder of nnU-Net (Isensee et al. 2024), made small.
+    After Zhang et al. (2018) and the residual encoder of nnU-Net (Isensee et al. 2024), but small.
 
     Parameters
     ----------
     width : int
-        Channels at full size; twice as many at each smaller size.
+        Channels at full size; doubled at each smaller size.
     levels : int
-        Sizes, each half the one before.
+        Number of sizes, each half the one before.
     channels : int
-        Slices that come in: the one to be segmented in the middle, its neighbours around it.
+        Input slices: the one to segment in the middle, its neighbours on either side.
     """
 
     def __init__(self, width: int = 32, levels: int = 5, channels: int = 1) -> None:
@@ -68,12 +68,12 @@ class ResidualUNet(nn.Module):
 
     @property
     def final_bias(self) -> torch.Tensor:
-        """The one number added to every logit; training may start it at the base rate."""
+        """The bias added to every logit; training may initialise it from the base rate."""
         assert self.head.bias is not None
         return self.head.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, channels, H, W) intensities in 0..1 to (N, 1, H, W) logits, of any size."""
+        """(N, channels, H, W) intensities in 0..1 to (N, 1, H, W) logits, for any H and W."""
         kept = []
         for block in self.down:
             x = block(x)

@@ -1,4 +1,4 @@
-"""The paper's model: 20 residual units, 64 numbers, and a decoder that grows a mask from them."""
+"""The paper's model: 20 residual units, a vector of 64 numbers, and a decoder to a mask."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Unit(nn.Module):
     ----------
     channels_in, channels_out : int
     stride : int
-        Of the first convolution.
+        Stride of the first convolution.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
@@ -44,7 +44,7 @@ class Unit(nn.Module):
         self.conv2 = _convolution(channels_out, channels_out)
 
     def shortcut(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C_in, H, W) to (N, C_out, H / stride, W / stride) without a parameter."""
+        """(N, C_in, H, W) to (N, C_out, H / stride, W / stride) without parameters."""
         if self.stride > 1:
             x = F.avg_pool2d(x, self.stride, ceil_mode=True)
         return F.pad(x, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
@@ -60,7 +60,7 @@ class Unit(nn.Module):
 class TensorFlowUnit(Unit):
     """The unit of the TensorFlow model: normalise, leaky ReLU, convolve, twice; add the input.
 
-    In the first unit of a group what is added is the input after its activation.
+    In the first unit of a group, the activated input is added instead.
     """
 
     def __init__(
@@ -83,29 +83,29 @@ class ResNet(EncoderDecoder):
 
     An initial convolution, groups of residual units, a last leaky ReLU, the global average, a
     fully connected layer of 64 numbers, and the vector decoder. The paper's 20 units do not
-    divide by the TensorFlow model's three groups; four groups of five is our reading, the
+    divide evenly into the TensorFlow model's three groups; four groups of five is our reading, the
     fourth with stride 1 so that the shapes work out.
 
     Parameters
     ----------
     width : int
-        Channels of the first group; the next have 2, 4 and again 4 times as many. Code: 16.
+        Channels of the first group; the next three have 2, 4 and 4 times as many. Code: 16.
     unit : {"paper", "tensorflow"}
-        Which residual unit.
+        Kind of residual unit.
     units : int
-        Residual units in all, divisible by ``groups``. Paper: 20; TensorFlow model: 15.
+        Residual units in total, divisible by ``groups``. Paper: 20; TensorFlow model: 15.
     groups : {1, 2, 3, 4}
         TensorFlow model: 3.
     fourth_stride : {1, 2}
         Stride of the fourth group.
     vector : int
-        Numbers between encoder and decoder. Paper: 64.
+        Length of the vector between encoder and decoder. Paper: 64.
     size : (rows, columns)
-        Of the slices, each divisible by 4; the vector decoder's fully connected layer fixes it.
+        Size of the slices, both divisible by 4; fixed by the vector decoder's linear layers.
     decoder : {"vector", "map", "unet without skips", "unet"}
-        Paper: "vector". "unet" is the baseline's, "map" this one's without the vector before it;
-        all but "vector" need a map of a quarter of the rows and columns, as three groups make it,
-        or four with a stride of 1 in the fourth.
+        Paper: "vector". "unet" is the baseline's, "map" the vector decoder without the vector; all
+        but "vector" need a map of a quarter of the rows and columns, so three groups, or four with
+        a stride of 1 in the fourth.
     """
 
     def __init__(
@@ -121,9 +121,9 @@ class ResNet(EncoderDecoder):
     ) -> None:
         super().__init__()
         if unit not in ("paper", "tensorflow"):
-            raise ValueError(f"unit is 'paper' or 'tensorflow', not {unit!r}")
+            raise ValueError(f"unit must be 'paper' or 'tensorflow', not {unit!r}")
         if groups not in (1, 2, 3, 4) or units % groups:
-            raise ValueError(f"{units} units do not divide into {groups} groups (of 1 to 4)")
+            raise ValueError(f"{units} units do not divide evenly into {groups} groups (1 to 4)")
         if decoder != "vector" and (groups < 3 or (groups == 4 and fourth_stride != 1)):
             raise ValueError(f"{groups} groups leave no quarter-size map for decoder {decoder!r}")
         if size[0] % 4 or size[1] % 4:
@@ -142,7 +142,7 @@ class ResNet(EncoderDecoder):
                 else:
                     self.units.append(TensorFlowUnit(before, after, step, first=position == 0))
                 before = after
-        # the paper lists a leaky ReLU alone after the units; TensorFlow's model normalises first
+        # the paper has only a leaky ReLU after the units; the TensorFlow model normalises first
         self.norm = _normalisation(before) if unit == "tensorflow" else nn.Identity()
         self.add_decoder(decoder, before, width, vector, size)
         for layer in self.modules():
@@ -152,11 +152,11 @@ class ResNet(EncoderDecoder):
                 nn.init.xavier_normal_(layer.weight)
 
     def maps(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, 1, H, W) to the sums that end the first two groups, and the last leaky ReLU's map."""
+        """(N, 1, H, W) to the first two groups' outputs, and the map after the last leaky ReLU."""
         x = self.first(x)
         ends = []
-        for place, unit in enumerate(self.units, start=1):
+        for number, unit in enumerate(self.units, start=1):
             x = unit(x)
-            if place % (len(self.units) // self.groups) == 0:
+            if number % (len(self.units) // self.groups) == 0:
                 ends.append(x)
         return ends[0], ends[min(1, self.groups - 1)], F.leaky_relu(self.norm(x), SLOPE)

@@ -1,4 +1,4 @@
-"""The constant predictor: what a model scores that never looks at the image."""
+"""The constant predictor: the score of a model that never looks at the image."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 class Zero(nn.Module):
     """The same probability of lesion for every pixel of every slice.
 
-    At the base rate this is the best that can be said without looking, and its cross entropy is
-    the loss that a model must beat. Its mask is empty, hence the name.
+    At the base rate this is the best prediction possible without looking at the image, and its
+    cross entropy is the loss that a model must beat. Its mask is empty, hence the name.
 
     Parameters
     ----------
@@ -27,5 +27,5 @@ class Zero(nn.Module):
         self.final_bias = nn.Parameter(torch.tensor([math.log(prior / (1 - prior))]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 1, H, W) anything to (N, 1, H, W) equal logits."""
+        """Any input (N, 1, H, W) to equal logits (N, 1, H, W)."""
         return self.final_bias.expand(x.shape[0], 1, *x.shape[-2:])

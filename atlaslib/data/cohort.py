@@ -1,0 +1,186 @@
+"""Scans and cohorts: which files of a data folder make up a scan, and how scans are split.
+
+Nothing here opens voxel data. A :class:`Scan` holds the paths of one T1-weighted image and of
+all its lesion masks; a :class:`Cohort` is a sequence of scans.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import pandas as pd
+
+from atlaslib.data.metadata import join_metadata, read_tables
+from atlaslib.files import DataError, file_digest, open_error
+
+METADATA = "ATLAS_Meta-Data_Release_1.1_standard_mni.csv"
+SYNTHETIC_MARK = "synthetic.json"  # written by make_cohort; ATLAS has no such file
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One T1-weighted image with its lesion masks (one file per lesion in release 1.x)."""
+
+    subject: str  # as the release names it: "090012", "c0003s0002", "sub-r001s001"
+    session: str  # likewise: "t01", "ses-1"
+    site: str  # likewise: "Site2", "c0003", "R001"
+    t1: Path
+    masks: tuple[Path, ...]  # the scan's target is the union of all; none in the test set of R2.0
+    space: str = "MNI"  # or "native": the scanner's own space
+
+    @property
+    def name(self) -> str:
+        """Subject and session, such as ``"090012-t01"``, unique within a cohort."""
+        return f"{self.subject}-{self.session}"
+
+
+@dataclass(frozen=True)
+class Cohort(Sequence[Scan]):
+    """An ordered collection of scans from one folder."""
+
+    root: Path
+    scans: tuple[Scan, ...]
+    release: str = "R1.1"  # "R1.1", "R1.2", "R2.0" or "synthetic"
+    metadata: Path | None = None  # the release's metadata table, if one was found
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    @overload
+    def __getitem__(self, index: int) -> Scan: ...
+    @overload
+    def __getitem__(self, index: slice) -> Cohort: ...
+    def __getitem__(self, index: int | slice) -> Scan | Cohort:
+        if isinstance(index, slice):
+            return self.only(self.scans[index])
+        return self.scans[index]
+
+    def __iter__(self) -> Iterator[Scan]:
+        return iter(self.scans)
+
+    def only(self, scans: Sequence[Scan]) -> Cohort:
+        """The same cohort, restricted to these scans."""
+        return dataclasses.replace(self, scans=tuple(scans))
+
+    @property
+    def labelled(self) -> Cohort:
+        """The scans that have a lesion mask: all but the test set of R2.0."""
+        return self.only([scan for scan in self.scans if scan.masks])
+
+    @property
+    def synthetic(self) -> bool:
+        """True for a cohort made by :func:`atlaslib.make_cohort`, False for anything else."""
+        return self.release == "synthetic"
+
+    @property
+    def source(self) -> str:
+        """Origin of the scans, for titles and tables: "synthetic cohort", "ATLAS R1.1", ..."""
+        return "synthetic cohort" if self.synthetic else f"ATLAS {self.release}"
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The subjects, each once, in order of appearance."""
+        return tuple(dict.fromkeys(scan.subject for scan in self.scans))
+
+    def table(self) -> pd.DataFrame:
+        """One row per scan, joined with the release's own metadata if there is any.
+
+        Returns
+        -------
+        DataFrame
+            subject, session, site, number of masks, the T1's path relative to the root; then the
+            columns of the metadata under their own names, empty for scans that it does not list.
+        """
+        rows = [
+            {
+                "subject": scan.subject,
+                "session": scan.session,
+                "site": scan.site,
+                "masks": len(scan.masks),
+                "t1": str(scan.t1.relative_to(self.root)),
+            }
+            for scan in self.scans
+        ]
+        table = pd.DataFrame(rows, columns=["subject", "session", "site", "masks", "t1"])
+        if self.metadata is None:
+            return table
+        try:
+            return join_metadata(table, read_tables(self.metadata))
+        except OSError as error:
+            raise open_error(self.metadata, error) from None
+        except ValueError as error:
+            text = f"{self.metadata}: not a readable table ({error})"
+            raise DataError(text, "metadata") from None
+
+    def split(
+        self,
+        fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
+        seed: int = 0,
+        by: str = "subject",
+    ) -> tuple[Cohort, Cohort, Cohort]:
+        """Divide the labelled scans at random into training, validation and test cohorts.
+
+        Parameters
+        ----------
+        fractions : three numbers that sum to 1
+            Shares of the units (subjects, sites or scans), rounded; each part gets at least one.
+        seed : int
+            The same seed gives the same split on every machine.
+        by : {"subject", "site", "scan"}
+            What must stay together. By "scan", two sessions of one person may end up in training
+            and test, which inflates the scores: meant only for showing that effect.
+
+        Returns
+        -------
+        (Cohort, Cohort, Cohort)
+            Training, validation, test; scans keep their order.
+
+        Raises
+        ------
+        ValueError
+            If the fractions do not sum to 1, or there are fewer than three units.
+        """
+        if by not in ("subject", "site", "scan"):
+            raise ValueError(f"split by 'subject', 'site' or 'scan', not by {by!r}")
+        if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
+            raise ValueError(f"split needs three positive fractions that sum to 1, not {fractions}")
+        scans = self.labelled.scans
+        # sorted, so that the split depends only on the names, not on the order of the scans
+        names = [scan.name if by == "scan" else getattr(scan, by) for scan in scans]
+        units = sorted(set(names))
+        if len(units) < 3:
+            raise DataError(f"{self.root}: a split needs at least 3 {by}s, found {len(units)}")
+        order = np.random.default_rng(seed).permutation(len(units))
+        held_out = [max(1, round(fraction * len(units))) for fraction in fractions[1:]]
+        training = len(units) - sum(held_out)
+        if training < 1:
+            raise DataError(f"{self.root}: {len(units)} {by}s are too few for {fractions}")
+        edges = (0, training, training + held_out[0], len(units))
+        parts = []
+        for start, end in itertools.pairwise(edges):
+            chosen = {units[i] for i in order[start:end]}
+            kept = [scan for scan, name in zip(scans, names, strict=True) if name in chosen]
+            parts.append(self.only(kept))
+        return parts[0], parts[1], parts[2]
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change when any scan's name or any file's bytes do."""
+        digest = hashlib.sha256()
+        for scan in self.scans:
+            digest.update(f"{scan.name} {scan.site} {scan_digest(scan)}\n".encode())
+        return digest.hexdigest()[:12]
+
+
+def scan_digest(scan: Scan) -> str:
+    """SHA-256 of the bytes of a scan's files, independent of their paths and dates."""
+    digest = hashlib.sha256()
+    for path in (scan.t1, *scan.masks):
+        digest.update(file_digest(path).encode())
+    return digest.hexdigest()

@@ -1,0 +1,145 @@
+"""Joining a release's metadata to its scans, whatever the layout of the tables.
+
+Nothing here depends on the classes for scans and cohorts.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import itertools
+import re
+import warnings
+from collections.abc import Hashable, Sequence
+from operator import itemgetter
+from pathlib import Path
+
+import pandas as pd
+
+
+def subject_key(text: object) -> str:
+    """A subject's name without what differs between releases and spreadsheets.
+
+    "031844", 31844 and "31844.0" are the same subject, and so are "sub-r001s001" and "r001s001".
+    """
+    name = str(text).strip().casefold().removeprefix("sub-").removesuffix(".0")
+    return name.lstrip("0")
+
+
+def _session_key(text: object) -> str:
+    """The session's number: "1" for "t01", " t01", "ses-1", 1 and 1.0."""
+    found = _SESSION.fullmatch(str(text).strip())
+    return str(int(found[1])) if found else ""
+
+
+_SESSION = re.compile(r"(?i)(?:t|ses-?|session ?)?(\d+)(?:\.0)?")
+_SESSIONS = ("session", "sessions", "session id", "ses", "visit", "timepoint", "time point")
+
+
+def _scan_key(text: object) -> str:
+    """Subject and session in one, whatever the separator."""
+    return re.sub(r"[\s_/-]", "", subject_key(text))
+
+
+def join_metadata(table: pd.DataFrame, metadata: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Join metadata to the scans; its columns are empty for scans that it does not list.
+
+    The join uses the column whose values match the most scans, whatever its name, in any of the
+    tables. It may hold subjects ("031844"), with or without a separate column of sessions, or
+    subject and session in one ("c0003s0002t01", "031844_t01"). If several different rows match
+    a scan, none is used.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per scan: subject, session, and more.
+    metadata : sequence of DataFrame
+        As returned by :func:`read_tables`.
+
+    Returns
+    -------
+    DataFrame
+        The table, followed by the columns of the metadata; the table itself if no column
+        matches a scan.
+    """
+    scans = table.subject + "-" + table.session
+    keys = {subject_key: table.subject.map(subject_key), _scan_key: scans.map(_scan_key)}
+    candidates = [
+        (sheet[name].map(key).isin(set(values)).sum(), len(sheet.columns), key, name, sheet)
+        for sheet in metadata
+        for name in sheet
+        for key, values in keys.items()
+    ]
+    best = max(candidates, key=itemgetter(0, 1), default=None)
+    if best is None or best[0] == 0:
+        return table
+    *_, key, column, chosen = best
+    left, right = {"_key": keys[key]}, {"_key": chosen[column].map(key)}
+    kept = chosen.drop(columns=column)
+    sessions = _session_column(kept, right["_key"], table) if key is subject_key else None
+    if sessions is not None:
+        left["_session"] = table.session.map(_session_key)
+        right["_session"] = kept[sessions].map(_session_key)
+        kept = kept.drop(columns=sessions)
+    kept = kept.rename(columns={name: f"{name} (metadata)" for name in kept if name in table})
+    other = kept.assign(**right).drop_duplicates()
+    other = other[~other.duplicated(list(right), keep=False)]
+    merged = table.assign(**left).merge(other, "left", list(left), validate="many_to_one")
+    return merged.drop(columns=list(left))
+
+
+def _session_column(
+    metadata: pd.DataFrame, subjects: pd.Series, table: pd.DataFrame
+) -> Hashable | None:
+    """The session column that, with the subjects, matches the most scans; None if there is none.
+
+    A column of bare numbers counts only if its name says that they are sessions.
+    """
+    known = set(zip(table.subject.map(subject_key), table.session.map(_session_key), strict=True))
+    hits = {}
+    for name in metadata:
+        values = metadata[name].dropna().astype(str).str.strip()
+        named = str(name).strip().casefold().replace("_", " ") in _SESSIONS
+        if named or (len(values) and values.str.fullmatch(r"(?i)(t|ses-?|session )\d+").all()):
+            pairs = zip(subjects, metadata[name].map(_session_key), strict=True)
+            hits[name] = (sum(pair in known for pair in pairs), named)
+    best = max(hits, key=lambda name: hits[name], default=None)
+    return best if best is not None and hits[best][0] else None
+
+
+def read_tables(path: Path) -> list[pd.DataFrame]:
+    """The tables of a CSV file, for every separator, or of a workbook, for every sheet.
+
+    A title above the column names is allowed; sheets with the same columns become one table.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it contains no table.
+    """
+    found = []
+    if path.suffix.casefold() == ".csv":
+        content = path.read_bytes()
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # Excel's "Unicode"
+        text = content.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # rows longer than the header
+            for separator, header in itertools.product(",;\t", (0, 1)):
+                with contextlib.suppress(ValueError):  # pandas' ParserError is one
+                    file = io.StringIO(text)
+                    found.append(pd.read_csv(file, sep=separator, header=header, index_col=False))
+        if not found:
+            raise ValueError("no columns found")
+        return found
+    try:
+        for header in (0, 1):
+            found += pd.read_excel(path, sheet_name=None, header=header).values()
+    except OSError:
+        raise
+    except Exception as error:  # a damaged workbook can raise almost anything
+        raise ValueError(str(error)) from None
+    alike = [[table for table in found if list(table) == list(first)] for first in found]
+    return [pd.concat(tables, ignore_index=True) for tables in alike]

@@ -1,0 +1,145 @@
+"""Apply a trained network to scans: logits, probabilities, and the mask of a T1."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from torch import nn
+
+from atlaslib.data.cohort import Cohort, Scan
+from atlaslib.data.model_input import to_full_resolution, to_model_input, with_context
+from atlaslib.data.slices import GRID, SliceDataset, normalise, to_slices, to_volume
+from atlaslib.data.volumes import Image, read_t1
+from atlaslib.files import DataError
+from atlaslib.models.device import best_device, fast_layout, half_precision
+from atlaslib.recipes import Recipe
+from atlaslib.runs import Run
+
+_CPU_SLICES = 27  # per forward pass on a CPU, so that they fit its cache; 189 = 7 x 27
+_WHOLE_VOLUME = 50  # slices in a training step that takes as much memory as segmenting a volume
+
+
+def is_lesion(logits: Any) -> Any:
+    """The mask of logits, array or tensor: a probability above one half, as in the original code.
+
+    Masks and scores both follow this rule.
+    """
+    return logits > 0
+
+
+@torch.inference_mode()
+def slice_logits(
+    model: nn.Module, images: torch.Tensor, recipe: Recipe, chosen: Sequence[int] | None = None
+) -> torch.Tensor:
+    """Logits of a scan at full resolution.
+
+    Parameters
+    ----------
+    model : torch.nn.Module, in evaluation mode and on the device of ``images``
+    images : (189, 232, 196) uint8
+        All slices of the scan, because a model with context_slices also sees their neighbours.
+    recipe : Recipe that the model was trained with
+    chosen : sequence of int, optional
+        Slices to segment. None: all.
+
+    Returns
+    -------
+    (n, 232, 196) float32 on the same device
+    """
+    rows = np.arange(len(images)) if chosen is None else np.asarray(chosen)
+    return torch.cat(list(logit_chunks(model, images, recipe, rows)))
+
+
+def logit_chunks(
+    model: nn.Module, images: torch.Tensor, recipe: Recipe, rows: np.ndarray
+) -> Iterator[torch.Tensor]:
+    """Like :func:`slice_logits`, but yield the logits in chunks of slices."""
+    device = images.device
+    half = half_precision(device)
+    stacks = torch.from_numpy(with_context(rows, recipe)).to(device, non_blocking=True)
+    for stack in stacks.split(slices_per_pass(device, recipe)):
+        x = to_model_input(images[stack], recipe) / 255
+        with torch.autocast(device.type, half, enabled=half is not None):
+            logits = model(x).float()
+            if recipe.flip_tta:
+                logits = (logits + model(x.flip(3)).float().flip(3)) / 2
+        yield to_full_resolution(logits, recipe).squeeze(1)
+
+
+def slices_per_pass(device: torch.device, recipe: Recipe) -> int:
+    """Slices per forward pass: a whole volume on a GPU if the training batch shows that it fits."""
+    fits = (recipe.micro_batch or recipe.batch_size) >= _WHOLE_VOLUME
+    return GRID[2] if device.type == "cuda" and fits else _CPU_SLICES
+
+
+def predictions(run: Run, cohort: Cohort) -> Iterator[tuple[Scan, np.ndarray, np.ndarray]]:
+    """Yield each scan, the run's logits (float32) and true mask (bool), both (189, 232, 196)."""
+    model = fast_layout(run.model(), best_device())
+    slices = SliceDataset(cohort, progress=False)
+    for position, scan in enumerate(cohort):
+        images, masks = slices.scan(position)
+        logits = slice_logits(model, images.to(best_device()), run.recipe)
+        yield scan, logits.cpu().numpy(), masks.numpy() > 0
+
+
+def probabilities(run: Run, scan: Scan | str | os.PathLike[str]) -> np.ndarray:
+    """The model's probability of lesion for every pixel of a scan's slices.
+
+    Parameters
+    ----------
+    run : Run
+    scan : Scan, or the path of a T1 in MNI space
+
+    Returns
+    -------
+    (189, 232, 196) float32
+    """
+    return _logits(run, _t1_of(scan)).sigmoid().numpy()
+
+
+def _t1_of(scan: Scan | str | os.PathLike[str]) -> Image:
+    return read_t1(scan.t1 if isinstance(scan, Scan) else Path(scan))
+
+
+def _logits(run: Run, t1: Image) -> torch.Tensor:
+    try:
+        levels = normalise(t1.voxels)
+    except DataError as error:
+        raise DataError(f"{t1.path}: {error}", error.kind) from None
+    device = best_device()
+    images = torch.from_numpy(np.ascontiguousarray(to_slices(levels))).to(device)
+    return slice_logits(fast_layout(run.model(), device), images, run.recipe).cpu()
+
+
+def predict(run: Run, t1: Scan | str | os.PathLike[str]) -> nib.Nifti1Image:
+    """Segment a T1 in MNI space.
+
+    Parameters
+    ----------
+    run : Run
+    t1 : Scan, or the path of a NIfTI file of 197 x 233 x 189 voxels in any orientation
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        The mask, uint8 0 or 1, with the shape, orientation and affine of the file.
+
+    Raises
+    ------
+    DataError
+        If the file is unreadable or not on the MNI grid.
+    """
+    image = _t1_of(t1)
+    mask = to_volume(is_lesion(_logits(run, image)).numpy().astype(np.uint8))
+    # from RAS back to the axes of the file, so that a viewer overlays the mask on the T1
+    orientation = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.io_orientation(image.stored_affine)
+    )
+    reoriented = nib.orientations.apply_orientation(mask, orientation)
+    return nib.Nifti1Image(np.ascontiguousarray(reoriented), image.stored_affine)

@@ -1,0 +1,160 @@
+"""Dice of masks, slices and scans, and bootstrap intervals: arrays in, numbers out.
+
+Dice is ``2 |P and T| / (|P| + |T|)`` for a predicted set P and a true set T of voxels. If both
+are empty it is 0/0: every function here returns ``nan`` (undefined) and leaves such cases out of
+means, as the original code did and as MONAI does with ``ignore_empty=True``. If only one of the
+two is empty, Dice is 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+
+def dice(prediction: ArrayLike, target: ArrayLike) -> float:
+    """Dice coefficient of two masks of the same shape.
+
+    Parameters
+    ----------
+    prediction, target : array or tensor
+        Voxels above 0 count as lesion.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; ``nan`` if both masks are empty.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> dice([1, 1, 0, 0], [0, 1, 1, 0])
+    0.5
+    """
+    p, t = _pair(prediction, target)
+    return dice_of(int((p & t).sum()), int(p.sum()), int(t.sum()))
+
+
+def _pair(prediction: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    p, t = np.asarray(prediction) > 0, np.asarray(target) > 0
+    if p.shape != t.shape:
+        raise ValueError(f"the prediction's shape {p.shape} is not the target's {t.shape}")
+    return p, t
+
+
+def dice_of(both: float, predicted: float, true: float) -> float:
+    """Dice from voxel counts: in both masks, in the predicted mask, in the true mask."""
+    total = predicted + true
+    return float(2 * both / total) if total else float("nan")
+
+
+def dice_per_slice(prediction: ArrayLike, target: ArrayLike) -> np.ndarray:
+    """Dice of each slice along the first axis, ``nan`` where both masks are empty.
+
+    Parameters
+    ----------
+    prediction, target : array of shape (slices, rows, columns)
+
+    Returns
+    -------
+    array of shape (slices,), float64
+    """
+    p, t = _pair(prediction, target)
+    return _dice_of_counts((p & t).sum((1, 2)), p.sum((1, 2)), t.sum((1, 2)))
+
+
+def _dice_of_counts(both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return 2 * both / (predicted + true)
+
+
+def mean_slice_dice(prediction: ArrayLike, target: ArrayLike) -> float:
+    """Mean of :func:`dice_per_slice` over the slices where it is defined.
+
+    A slice without lesion scores 0 if it has any false positive, so in this mean a few wrong
+    voxels there cost as much as a large lesion missed on another slice.
+    """
+    return _mean(dice_per_slice(prediction, target))
+
+
+def mean_dice(both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> float:
+    """Like :func:`mean_slice_dice`, from the voxel counts of each slice."""
+    return _mean(_dice_of_counts(both, predicted, true))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def pooled_dice(table: pd.DataFrame) -> float:
+    """Dice of all voxels of all scans together, so that large lesions weigh more.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per scan with the columns intersection_ml, predicted_ml and volume_ml.
+    """
+    return dice_of(table.intersection_ml.sum(), table.predicted_ml.sum(), table.volume_ml.sum())
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    groups: ArrayLike | None = None,
+    seeds: ArrayLike | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """Mean with a percentile bootstrap interval.
+
+    Parameters
+    ----------
+    values : array of shape (n,)
+        ``nan`` values are left out.
+    groups : array of shape (n,), optional
+        Groups that are resampled as a whole, such as subjects, since two scans of one person are
+        not independent measurements. None: each value is its own group.
+    seeds : array of shape (n,), optional
+        The training run that each value comes from: runs are resampled first, then the groups
+        within each. None: all values come from one run.
+    seed, resamples, level
+        Random seed, number of resamples and confidence level of the bootstrap.
+
+    Returns
+    -------
+    (mean, low, high)
+
+    Raises
+    ------
+    ValueError
+        If no value is finite.
+    """
+    values = np.asarray(values, dtype=float)
+    frame = pd.DataFrame({"value": values, "group": np.arange(len(values))})
+    frame["seed"] = 0 if seeds is None else np.asarray(seeds)
+    if groups is not None:
+        frame["group"] = np.asarray(groups)
+    frame = frame[np.isfinite(values)]
+    if frame.empty:
+        raise ValueError("no finite value to average")
+    by_run = [
+        part.groupby("group").value.agg(["sum", "count"]).to_numpy()
+        for _, part in frame.groupby("seed")
+    ]
+    generator = np.random.default_rng(seed)
+    chosen = np.zeros((resamples, 1), int)
+    if seeds is not None:
+        chosen = generator.integers(len(by_run), size=(resamples, len(by_run)))
+    totals = np.zeros((resamples, 2))  # sum and count
+    for number, sums in enumerate(by_run):
+        for column in chosen.T:
+            rows = np.flatnonzero(column == number)
+            drawn = generator.integers(len(sums), size=(len(rows), len(sums)))
+            totals[rows] += sums[drawn].sum(1)
+    low, high = np.quantile(totals[:, 0] / totals[:, 1], [(1 - level) / 2, (1 + level) / 2])
+    return float(frame.value.mean()), float(low), float(high)

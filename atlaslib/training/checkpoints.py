@@ -1,0 +1,127 @@
+"""Checkpoints that survive a crash, the lock on a run's folder, and requests to stop."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from atlaslib.files import DataError, atomic_write
+
+CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+_DIGEST = 32  # bytes of the SHA-256 that follows the content
+
+
+def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint and keep the previous one beside it.
+
+    One of the two is intact at every moment: the current one is copied first, and then replaced
+    atomically.
+
+    Raises
+    ------
+    DataError
+        If the disk is full; the current checkpoint is kept.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    digest = hashlib.sha256(buffer.getbuffer()).digest()
+
+    def write(name: str) -> None:
+        with open(name, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.write(digest)
+            file.flush()
+            os.fsync(file.fileno())  # so that a power cut cannot leave a renamed but empty file
+
+    current = folder / CURRENT
+    if current.is_file():
+        atomic_write(folder / PREVIOUS, lambda name: shutil.copyfile(current, name))
+    atomic_write(current, write)
+
+
+def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """The newest intact checkpoint, or None; warns of each damaged one."""
+    for name in (CURRENT, PREVIOUS):
+        path = folder / name
+        if not path.is_file():
+            continue
+        data = path.read_bytes()
+        content, digest = data[:-_DIGEST], data[-_DIGEST:]
+        if hashlib.sha256(content).digest() == digest:
+            return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        then = "resuming from the previous one" if name == CURRENT else "starting from scratch"
+        warnings.warn(f"{path}: damaged checkpoint; {then}", stacklevel=2)
+    return None
+
+
+def delete_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a finished run."""
+    for name in (CURRENT, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a run's folder; the lock of a killed process is released with it.
+
+    Temporary files that a killed process left behind are removed.
+
+    Raises
+    ------
+    DataError
+        If another process is training in the folder.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DataError(f"{folder}: another process is training in this folder", "locked") from None
+    try:
+        for unfinished in folder.glob(".*.part"):
+            unfinished.unlink()
+        yield
+    finally:
+        lock.release()
+
+
+class StopRequest:
+    """A request to stop, from Ctrl-C, a notebook's stop button or a cluster's SIGTERM.
+
+    The first request only sets ``asked``, so that training can save a checkpoint and end after the
+    current step; a second one stops at once. Of several processes that wait for each other, none
+    may save and end alone: with ``alone`` False, signals keep their usual effect.
+    """
+
+    def __init__(self, alone: bool = True) -> None:
+        self.alone = alone
+        self.asked = False
+
+    def __enter__(self) -> StopRequest:
+        self._previous_handlers: dict[int, Any] = {}
+        # Python lets only the main thread set signal handlers
+        if self.alone and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous_handlers[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True

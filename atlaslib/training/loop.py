@@ -1,0 +1,240 @@
+"""The training loop; start reading at :func:`train`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from atlaslib.data.cohort import Cohort
+from atlaslib.data.splits import VALIDATION
+from atlaslib.evaluation.scoring import validate
+from atlaslib.files import DataError
+from atlaslib.models import count_parameters
+from atlaslib.recipes import Recipe
+from atlaslib.runs import (
+    ENGINE,
+    Run,
+    create_run_folder,
+    experiment_key,
+    load_run,
+    package_versions,
+    run_folder,
+)
+from atlaslib.training.batches import epoch_batches, epoch_order
+from atlaslib.training.checkpoints import StopRequest, locked
+from atlaslib.training.distributed import DistributedContext, join_processes
+from atlaslib.training.progress import ProgressBar
+from atlaslib.training.state import TrainingState
+from atlaslib.training.step import TrainingError, TrainingSession, denormals_as_zero, peak_memory_mb
+
+
+def train(
+    recipe: Recipe,
+    cohort: Cohort,
+    out: str | Path | None = None,
+    model: nn.Module | None = None,
+    progress: bool = True,
+    tensorboard: bool = False,
+    after_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> Run:
+    """Train a model on the training subjects of a cohort.
+
+    The cohort is split as the recipe says, by default by subject; after each epoch
+    the validation subjects are segmented, and the weights with the best mean Dice per scan are
+    kept (ties go to the lower loss). The test subjects are not touched.
+
+    An interrupted run resumes from its last checkpoint and on a CPU ends with the same weights as
+    an uninterrupted one; Ctrl-C and SIGTERM save a checkpoint first. A finished run of the same
+    recipe, cohort and engine version is read, not repeated.
+
+    Under ``torchrun`` the processes share each batch (DistributedDataParallel) and the main process
+    writes the files. The result is that of a single process up to rounding, except for what is
+    computed over each process's share: the Dice loss and, on a CPU, batch normalisation.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    cohort : Cohort
+        The whole cohort, not one part of a split.
+    out : path, optional
+        The run's folder. None: one in ``atlaslib.home()/runs``, named by model, profile and key.
+    model : torch.nn.Module, optional
+        Your own: maps (N, 1, H, W) intensities in 0..1 to (N, 1, H, W) logits, where H and W are
+        ``recipe.input_size()``, 232 x 196 for the paper's recipes. None: built from the recipe.
+    progress : bool
+    tensorboard : bool
+        Also write the history for TensorBoard, to the folder ``tensorboard`` of the run.
+    after_epoch : function, optional
+        Called in the main process with each new row of the history, after its checkpoint is
+        written. An exception that it raises ends the training, which can be resumed.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    DataError
+        If a file of the cohort is unreadable, ``out`` holds something else, another process is
+        training in it, or the disk is full.
+    TrainingError
+        If the loss is no longer finite, or a batch does not fit into memory.
+    """
+    folder = Path(out) if out is not None else run_folder(recipe, cohort, model)
+    context = join_processes()
+    if context.is_main:
+        create_run_folder(folder, recipe, experiment_key(recipe, cohort, model))
+    context.barrier()
+    if not (folder / "recipe.json").is_file():
+        text = f"process {context.rank} cannot see the run; all processes must share its folder"
+        raise DataError(f"{folder}: {text}")
+    if not (folder / "provenance.json").is_file():
+        with locked(folder) if context.is_main else contextlib.nullcontext(), denormals_as_zero():
+            _train(
+                folder, recipe, cohort, model, context, progress and context.is_main, tensorboard,
+                after_epoch,
+            )  # fmt: skip
+    context.barrier()
+    return load_run(folder, model)
+
+
+def _train(
+    folder: Path,
+    recipe: Recipe,
+    cohort: Cohort,
+    custom: nn.Module | None,
+    context: DistributedContext,
+    progress: bool,
+    tensorboard: bool,
+    after_epoch: Callable[[dict[str, float]], None] | None,
+) -> None:
+    session = TrainingSession(recipe, cohort, custom, context, progress)
+    state = TrainingState(folder, session, context)
+    state.resume()
+    context.barrier()  # the main process deletes the checkpoints at the end
+    writer = _tensorboard(folder) if tensorboard and context.is_main else None
+    steps = len(epoch_order(session.slices.table, recipe, 0)) // recipe.batch_size or 1
+    bar = ProgressBar(recipe, steps, state, progress)
+    with StopRequest(context.size == 1) as stop, bar:
+        for epoch in range(len(state.history), recipe.epochs):
+            if state.should_stop_early():
+                break
+            session.model.train()
+            order, mirrored = epoch_batches(
+                epoch_order(session.slices.table, recipe, epoch), recipe, epoch
+            )
+            share = slice(context.rank, None, context.size)  # of each batch, for this process
+            chosen = [rows[share] for rows in order[state.step :]]
+            flips = [each[share] for each in mirrored[state.step :]]
+            for x, y in session.batches.iterate(chosen, flips):
+                if recipe.decay:
+                    done = (epoch + state.step / steps) / recipe.epochs
+                    session.optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - done)
+                state.record_step(session.step(x, y))
+                bar.advance(state)
+                if stop.asked or state.checkpoint_due():
+                    state.save()
+                    if stop.asked:
+                        raise KeyboardInterrupt
+            row = {"epoch": epoch + 1, "loss": context.mean(state.total) / state.step}
+            row |= _validate(session, context)
+            row["seconds"] = state.elapsed()
+            state.end_epoch(row)
+            bar.end_epoch(row)
+            if writer is not None:
+                for name in ("loss", "validation_loss", "validation_dice"):
+                    writer.add_scalar(name, row[name], epoch + 1)
+            if after_epoch is not None and context.is_main:
+                after_epoch(row)
+    if context.is_main:
+        state.finish(_provenance(recipe, cohort, session, context))
+
+
+def _validate(session: TrainingSession, context: DistributedContext) -> dict[str, float]:
+    """Mean scores of the validation scans, which the processes share; all use the same model."""
+    # the running statistics of batch normalisation differ between processes
+    context.broadcast(session.model.buffers())
+    positions = range(context.rank, len(session.validation.cohort), context.size)
+    rows = validate(session.model, session.validation, session.recipe, VALIDATION, positions)
+    table = pd.DataFrame(context.gather(rows))
+    return {
+        "validation_loss": float(table.loss.mean()),
+        "validation_cross_entropy": float(table.cross_entropy.mean()),
+        "validation_dice": float(table.dice.mean()),
+    }
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise TrainingError("TensorBoard is not installed: pip install tensorboard") from None
+    return SummaryWriter(folder / "tensorboard")
+
+
+def estimate_cost(
+    recipe: Recipe, cohort: Cohort, steps: int = 3, progress: bool = True
+) -> pd.Series:
+    """Estimate a run's time and memory from a few steps; writes nothing but the slice cache.
+
+    Returns
+    -------
+    Series
+        parameters; slices (per epoch); steps (of the whole run); seconds_per_step, the median
+        without the first step; minutes, for all steps and the validation after each epoch;
+        memory_mb, at the peak.
+    """
+    session = TrainingSession(recipe, cohort, None, DistributedContext(), progress)
+    order = epoch_order(session.slices.table, recipe, 0)
+    chosen, flips = epoch_batches(order, recipe, 0)
+    seconds = []
+    session.model.train()
+    for x, y in session.batches.iterate(chosen[: steps + 1], flips[: steps + 1]):
+        clock = time.perf_counter()
+        float(session.step(x, y))
+        seconds.append(time.perf_counter() - clock)
+    clock = time.perf_counter()
+    validate(session.model, session.validation, recipe, VALIDATION, range(1))
+    scan = time.perf_counter() - clock
+    step = float(np.median(seconds[1:] or seconds))
+    validation = recipe.epochs * len(session.validation.cohort) * scan
+    return pd.Series(
+        {
+            "parameters": count_parameters(session.model),
+            "slices": len(chosen) * len(chosen[0]),
+            "steps": recipe.epochs * len(chosen),
+            "seconds_per_step": step,
+            "minutes": (recipe.epochs * len(chosen) * step + validation) / 60,
+            "memory_mb": peak_memory_mb(session.device),
+        },
+        dtype=object,
+    )
+
+
+def _provenance(
+    recipe: Recipe, cohort: Cohort, session: TrainingSession, context: DistributedContext
+) -> dict[str, Any]:
+    """What the run's numbers come from: data, engine version, machine and packages."""
+    names = ("train", "validation", "test")
+    device = session.device
+    return {
+        "source": cohort.source,
+        "cohort": cohort.fingerprint(),
+        "engine": ENGINE,
+        "profile": recipe.profile,
+        "parameters": count_parameters(session.model),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "processes": context.size,
+        "threads": torch.get_num_threads(),
+        "peak_memory_mb": peak_memory_mb(device),
+        "packages": package_versions(),
+        "split": {n: list(part.subjects) for n, part in zip(names, session.parts, strict=True)},
+    }

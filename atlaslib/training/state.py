@@ -1,0 +1,160 @@
+"""The state of a run: saved in checkpoints, and written as results at the end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from atlaslib.files import atomic_write, write_json
+from atlaslib.training.checkpoints import delete_checkpoints, load_checkpoint, save_checkpoint
+from atlaslib.training.distributed import DistributedContext
+from atlaslib.training.step import TrainingError, TrainingSession
+
+CHECKPOINT_SECONDS = 120  # between checkpoints within an epoch; each epoch also ends with one
+_CHECK_EVERY = 10  # steps between checks of the loss: reading it in every step would stall the GPU
+
+
+class TrainingState:
+    """The state of a run: progress, history, and the best weights so far."""
+
+    def __init__(self, folder: Path, session: TrainingSession, context: DistributedContext) -> None:
+        self.folder, self.session, self.context = folder, session, context
+        self.history: list[dict[str, float]] = []
+        self.best = (-1.0, 0.0)  # validation Dice, minus validation loss
+        self.weights = self._copy()
+        self.step = 0  # steps taken in this epoch
+        self.total = torch.zeros((), device=session.device)  # sum of this epoch's losses
+        self.bad_step = torch.tensor(-1.0, device=session.device)  # first non-finite loss
+        pinned = session.device.type == "cuda"
+        self._on_host = torch.tensor([float("nan"), -1.0], pin_memory=pinned)  # mean loss, bad step
+        self.loss = float("nan")  # the epoch's mean so far, at the last check
+        self._earlier = 0.0  # seconds that this epoch took before the run was resumed
+        self._clock = self._saved = time.perf_counter()
+
+    def record_step(self, loss: torch.Tensor) -> None:
+        """Count a step and add up its loss, without waiting for a GPU."""
+        self.step += 1
+        self.total += loss
+        is_first = (self.bad_step < 0) & ~torch.isfinite(loss)
+        self.bad_step = torch.where(is_first, self.step, self.bad_step)
+        if self.session.device.type == "cpu":
+            self.check_finite(self.total / self.step, self.bad_step)
+        elif self.step % _CHECK_EVERY == 0:
+            self.check_finite(*self._on_host)  # copied at the previous check
+            now = torch.stack([self.total / self.step, self.bad_step])
+            self._on_host.copy_(now, non_blocking=True)
+
+    def check_finite(self, loss: torch.Tensor, bad_step: torch.Tensor) -> None:
+        self.loss = float(loss)
+        if float(bad_step) >= 0:
+            raise TrainingError(
+                f"{self.folder}: the loss of step {int(bad_step)} of epoch {len(self.history) + 1} "
+                "is not finite; the last checkpoint is kept. Try a learning rate below "
+                f"{self.session.recipe.learning_rate}"
+            )
+
+    def elapsed(self) -> float:
+        """Seconds that this epoch has taken so far."""
+        return self._earlier + time.perf_counter() - self._clock
+
+    def checkpoint_due(self) -> bool:
+        """Whether a checkpoint is due; never with several processes, which would have to agree."""
+        return self.context.size == 1 and time.perf_counter() - self._saved > CHECKPOINT_SECONDS
+
+    def save(self) -> None:
+        """Write a checkpoint; raises an error instead if a loss of this epoch is not finite."""
+        self.check_finite(self.total / max(self.step, 1), self.bad_step)
+        random = self.context.gather([_random_states()])
+        if self.context.is_main:
+            content = {
+                "model": self.session.model.state_dict(),
+                "optimiser": self.session.optimiser.state_dict(),
+                "scaler": self.session.scaler.state_dict(),
+                "random": random,  # one entry per process
+                "history": self.history,
+                "best": self.best,
+                "weights": self.weights,
+                "step": self.step,
+                "total": self.total,
+                "seconds": self.elapsed(),
+            }
+            save_checkpoint(self.folder, content)
+        self._saved = time.perf_counter()
+
+    def resume(self) -> None:
+        """Resume from the newest intact checkpoint, if there is one."""
+        session = self.session
+        content = load_checkpoint(self.folder, session.device)
+        if content is None:
+            return
+        session.model.load_state_dict(content["model"])
+        session.optimiser.load_state_dict(content["optimiser"])
+        if content["scaler"] and session.scaler.is_enabled():  # the device may have changed
+            session.scaler.load_state_dict(content["scaler"])
+        self.history, self.best = content["history"], tuple(content["best"])
+        self.weights = {name: value.cpu() for name, value in content["weights"].items()}
+        self.step, self.total = content["step"], content["total"]
+        self._earlier = content["seconds"]
+        # with another number of processes, each keeps the state that its seed has given it
+        if len(content["random"]) == self.context.size:
+            own, *on_gpu = content["random"][self.context.rank]
+            torch.set_rng_state(own.cpu())
+            if session.device.type == "cuda" and on_gpu:
+                torch.cuda.set_rng_state(on_gpu[0].cpu())
+
+    def _copy(self) -> dict[str, torch.Tensor]:
+        state = self.session.model.state_dict().items()
+        return {name: value.detach().cpu().clone().contiguous() for name, value in state}
+
+    def end_epoch(self, row: dict[str, float]) -> None:
+        """Keep the weights if they are the best so far; write a checkpoint and the history."""
+        self.check_finite(self.total / max(self.step, 1), self.bad_step)
+        self.history.append(row)
+        if _score(row) > self.best:
+            self.best, self.weights = _score(row), self._copy()
+        self.step, self.total, self._earlier = 0, torch.zeros_like(self.total), 0.0
+        self._clock = time.perf_counter()
+        self.save()
+        if self.context.is_main:
+            self._write_history()
+
+    def should_stop_early(self) -> bool:
+        """Whether validation has not improved for ``recipe.patience`` epochs."""
+        patience = self.session.recipe.patience
+        if patience is None or not self.history:
+            return False
+        scores = [_score(row) for row in self.history]
+        return len(scores) - 1 - scores.index(max(scores)) >= patience
+
+    def _write_history(self) -> None:
+        columns = ["epoch", "loss", "validation_loss", "validation_cross_entropy",
+                   "validation_dice", "seconds"]  # fmt: skip
+        table = pd.DataFrame(self.history, columns=columns)
+        atomic_write(self.folder / "history.csv", lambda name: table.to_csv(name, index=False))
+
+    def finish(self, provenance: dict[str, Any]) -> None:
+        """Write the results; provenance comes last, since its file marks a complete run."""
+        provenance["seconds"] = sum(row["seconds"] for row in self.history)
+        weights = self.weights
+        atomic_write(self.folder / "weights.safetensors", lambda name: save_file(weights, name))
+        self._write_history()
+        write_json(self.folder / "provenance.json", provenance)
+        delete_checkpoints(self.folder)
+
+
+def _score(row: dict[str, float]) -> tuple[float, float]:
+    """Validation Dice; ties go to the lower loss, which falls before any voxel is segmented."""
+    dice = row["validation_dice"]
+    return (dice if np.isfinite(dice) else 0.0, -row["validation_loss"])
+
+
+def _random_states() -> list[torch.Tensor]:
+    """States of the random number generators of the CPU and, if there is one, the GPU."""
+    gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), *gpu]

@@ -1,0 +1,61 @@
+"""The API pages, one for each folder of atlaslib, written from the package itself."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+
+import atlaslib
+
+SHARED = ("files", "recipes", "runs")
+
+
+def pages() -> dict[str, str]:
+    """Every API page but the first: its path without suffix, and its text in reStructuredText."""
+    found = {}
+    for folder in pkgutil.iter_modules(atlaslib.__path__, "atlaslib."):
+        if folder.ispkg and folder.name not in ("atlaslib.results", "atlaslib.weights"):
+            package = importlib.import_module(folder.name)
+            below = pkgutil.iter_modules(package.__path__, f"{folder.name}.")
+            modules = [importlib.import_module(name) for name in sorted(m.name for m in below)]
+            name = folder.name.removeprefix("atlaslib.")
+            found[f"book/api/{name}"] = page(name, described(package), [package, *modules])
+    modules = [importlib.import_module(f"atlaslib.{name}") for name in SHARED]
+    return found | {"book/api/shared": page("shared files", "What all folders share.", modules)}
+
+
+def page(title: str, text: str, modules: list[ModuleType]) -> str:
+    """A title, tables of all entries by module, then the entries themselves."""
+    tables, entries = [], []
+    for module in modules:
+        if not (names := members(module)):
+            continue
+        face = [name for name in names if name in atlaslib.__all__]  # described on the first page
+        short = module.__name__.removeprefix("atlaslib.")
+        tables += [f"**{short}**: {described(module).splitlines()[0]}", "",
+                   ".. autosummary::", "   :nosignatures:", "",
+                   *(f"   ~atlaslib.{name}" if name in face else f"   ~{module.__name__}.{name}"
+                     for name in names), ""]  # fmt: skip
+        entries += [short, "-" * len(short), "", f".. automodule:: {module.__name__}",
+                    "   :members:", "   :ignore-module-all:",
+                    f"   :exclude-members: {', '.join(['set', *face])}", ""]  # fmt: skip
+    return "\n".join([title, "=" * len(title), "", text, "", *tables, *entries])
+
+
+def described(module: ModuleType) -> str:
+    """A module's docstring; single backquotes would be references."""
+    return (inspect.getdoc(module) or "").replace("``", "`").replace("`", "``")
+
+
+def members(module: ModuleType) -> list[str]:
+    """Functions and classes that a module defines itself, in the order of its source."""
+    own = [
+        (inspect.getsourcelines(value)[1], name)
+        for name, value in vars(module).items()
+        if (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    ]
+    return [name for _, name in sorted(own)]

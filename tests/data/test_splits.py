@@ -1,0 +1,66 @@
+"""Splits: which scans and slices are used for training, and no overlap with the test set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atlaslib import SliceDataset, evaluate, recipe, train
+from atlaslib.data.splits import TEST, TRAIN, VALIDATION, slices_of_part, split_cohort
+from atlaslib.training.batches import epoch_order
+
+
+@pytest.fixture(scope="module")
+def table(cohort):
+    return SliceDataset(cohort, progress=False).table
+
+
+def test_a_split_by_subject_is_that_of_the_cohort(cohort, table):
+    chosen = recipe("baseline", "smoke", split_seed=3)
+    for part, other in zip(split_cohort(cohort, chosen), cohort.split(seed=3), strict=True):
+        assert part.scans == other.scans
+    assert slices_of_part(table, chosen, TRAIN).all()
+
+
+def test_sessions_stay_together_by_subject_but_not_by_scan(cohort):
+    def apart(by):
+        parts = [
+            {scan.subject for scan in part}
+            for seed in range(30)
+            for part in (cohort.split(seed=seed, by=by)[0], cohort.split(seed=seed, by=by)[2])
+        ]
+        return sum("031840" in a and "031840" in b for a, b in zip(parts[::2], parts[1::2]))  # noqa: B905
+
+    assert apart("subject") == 0
+    assert apart("scan") > 0
+
+
+@pytest.mark.parametrize(
+    ("split", "shares"), [("slice", (0.7, 0.15, 0.15)), ("slice inverted", (0.3, 0.35, 0.35))]
+)
+def test_a_split_by_slice_puts_each_slice_into_one_part(cohort, table, split, shares):
+    chosen = recipe("baseline", "smoke", split=split)
+    assert all(part.scans == cohort.scans for part in split_cohort(cohort, chosen))
+    parts = np.array([slices_of_part(table, chosen, part) for part in (TRAIN, VALIDATION, TEST)])
+    assert (parts.sum(0) == 1).all()
+    np.testing.assert_allclose(parts.mean(1), shares, atol=0.03)
+    other = slices_of_part(table, recipe("baseline", "smoke", split=split, split_seed=1), TRAIN)
+    assert (other != parts[0]).any()
+
+
+def test_the_split_of_a_scan_does_not_depend_on_the_rest_of_the_cohort(cohort, table):
+    chosen = recipe("baseline", "smoke", split="slice")
+    alone = SliceDataset(cohort[2:3], progress=False).table
+    whole = slices_of_part(table, chosen, TEST)[2 * 189 : 3 * 189]
+    np.testing.assert_array_equal(slices_of_part(alone, chosen, TEST), whole)
+
+
+def test_a_run_split_by_slice_is_scored_on_slices_it_has_not_seen(cohort, table, tmp_path):
+    chosen = recipe("baseline", "smoke", split="slice", epochs=1)
+    seen = epoch_order(table, chosen, 0)
+    assert slices_of_part(table, chosen, TRAIN)[seen].all()
+    run = train(chosen, cohort, out=tmp_path / "run", progress=False)
+    scores = evaluate(run, cohort, progress=False)
+    own = slices_of_part(table, chosen, TEST)
+    lesion = (table.lesion_pixels * own).groupby(table.scan).sum()
+    np.testing.assert_allclose(scores.volume_ml, lesion / 1000)

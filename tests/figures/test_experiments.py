@@ -1,0 +1,58 @@
+"""Figures of the experiments show what their tables say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drawings import PATHS, TRIALS, WALKED, drawn, line, points, tick_names
+
+
+def test_means_are_drawn_with_their_intervals():
+    (axis,) = drawn("plot_means")
+    assert tick_names(axis) == ["baseline", "resnet, skips"]
+    (low, high), _ = axis.get_lines()[2].get_data()
+    assert (low, high) == (0.2, 0.45)
+
+
+def test_each_bar_of_a_walk_starts_where_the_one_before_ends():
+    (axis,) = drawn("plot_walk")
+    assert tick_names(axis) == ["baseline", "narrower", "deeper", "resnet"]
+    bars = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axis.patches]
+    ends = WALKED.dice.tolist()
+    expected = [(0, ends[0]), (ends[0], ends[1]), (ends[1], ends[2]), (0, ends[2])]
+    np.testing.assert_allclose(bars, expected)
+    assert [text.get_text() for text in axis.texts] == ["\N{MINUS SIGN}0.150", "+0.050"]
+
+
+def test_paths_pass_through_every_epoch():
+    (axis,) = drawn("plot_paths")
+    first = PATHS[(PATHS.arm == "plain") & (PATHS.seed == 0)]
+    drawn_points = axis.get_lines()[0].get_xydata()
+    np.testing.assert_allclose(drawn_points, first.iloc[:, 3:].to_numpy())
+    assert line(axis, "zero").get_xdata()[0] == 0.05
+
+
+def test_calibration_has_a_line_for_each_seed():
+    (axis,) = drawn("plot_calibration")
+    assert points(axis, "baseline") == [[0.1, 0.05], [0.9, 0.7]]
+    assert len(axis.get_lines()) == 3  # two seeds and the diagonal
+
+
+def test_agreement_is_drawn_as_ratios():
+    axis = drawn("plot_agreement")[0]
+    dots = axis.get_lines()[0].get_xydata()
+    np.testing.assert_allclose(dots[:2, 1], np.log10(2))
+    np.testing.assert_allclose(dots[:2, 0], [np.sqrt(2), np.sqrt(200)])
+    assert np.isfinite(dots).all()  # even where a prediction is empty
+
+
+def test_detection_counts_lesions_that_a_prediction_overlaps():
+    (axis,) = drawn("plot_detection")
+    assert [bar.get_height() for bar in axis.patches] == [0.5, 1.0]
+
+
+def test_a_study_marks_pruned_trials():
+    axis = drawn("plot_study")[0]
+    pruned, complete = axis.collections[:2]
+    assert len(pruned.get_offsets()) == (TRIALS.state == "PRUNED").sum()
+    assert complete.get_offsets().data[0].tolist() == pytest.approx([4, 16])

@@ -1,0 +1,20 @@
+"""Precision by device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from atlaslib.models.device import half_precision
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_bfloat16_is_used_only_where_it_is_not_emulated(monkeypatch, native, dtype):
+    """A T4 only emulates it; float16 is what its tensor cores compute with."""
+
+    def supported(including_emulation=True):
+        return native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert half_precision(torch.device("cuda")) == dtype
+    assert half_precision(torch.device("cpu")) is None

@@ -1,0 +1,62 @@
+"""The tuning of section 5.3, and the cost of a step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from atlaslib.paper import tuning
+from atlaslib.paper.tuning import batch_costs, step_cost
+from atlaslib.recipes import recipe
+
+
+def table(dice: np.ndarray) -> pd.DataFrame:
+    subjects = [f"{number:02}" for number in range(len(dice))]
+    return pd.DataFrame({"subject": subjects, "session": "t01", "dice": dice})
+
+
+def test_tuning_compares_what_the_paper_compared(monkeypatch):
+    seen = {}
+
+    def pretend(arm, cohort, progress):
+        seen[arm] = table(np.full(9, arm.learning_rate * 100 + arm.batch_size / 1000))
+        return seen[arm]
+
+    costs = pd.DataFrame({"seconds": [1.0, 2.0], "memory_mb": [3.0, 4.0]})
+    monkeypatch.setattr(tuning, "validation_table", pretend)
+    monkeypatch.setattr(tuning, "batch_costs", lambda arm, sizes: costs)
+    effects = tuning.tuning_effects("paper", cohort=None)
+    assert {arm.learning_rate for arm in seen} == {0.0001, 0.001, 0.00001}
+    assert {arm.batch_size for arm in seen} == {50, 100}
+    assert effects["C4a"].value == pytest.approx(0.01 - 0.1)
+    assert effects["C4b"].value == pytest.approx(0.01 - 0.001)
+    assert effects["C5a"].value == pytest.approx(0.25)  # memory saves less than time
+    assert effects["C5b"].value == pytest.approx(-0.05)
+
+
+SMALL = recipe("baseline", "smoke", width=2)
+
+
+def test_memory_is_linear_in_the_batch_size():
+    memory = batch_costs(SMALL, [2, 4, 6], steps=1).memory_mb
+    assert memory[2] - memory[1] == pytest.approx(memory[1] - memory[0])
+    assert memory[0] > 0
+
+
+def test_time_is_given_per_step_and_per_slice():
+    cost = step_cost(SMALL, steps=1)
+    assert cost["seconds"] > 0
+    assert cost["seconds_per_slice"] == pytest.approx(cost["seconds"] / SMALL.batch_size)
+
+
+def test_a_batch_that_does_not_fit_has_no_costs(monkeypatch):
+    def refuse(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr("atlaslib.paper.tuning._measure", refuse)
+    cost = step_cost(SMALL)
+    assert cost["batch_size"] == SMALL.batch_size
+    assert cost["seconds"] != cost["seconds"]  # nan
+    assert cost["memory_mb"] != cost["memory_mb"]

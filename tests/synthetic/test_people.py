@@ -1,0 +1,97 @@
+"""Who is in the synthetic cohort: sites, sessions, names, streams and the table."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from atlaslib.synthetic.infarcts import Infarct
+from atlaslib.synthetic.people import Person, draw_people, metadata
+
+
+def lesion(kind: str, side: int, volume: int = 5_000) -> Infarct:
+    return Infarct(volume, kind, side, (100.0, 100.0, 90.0), (1.0, 1.0, 1.0), 0.5, True)
+
+
+def person(*lesions: Infarct, sessions: tuple[str, ...] = ("t01",)) -> Person:
+    return Person("090012", 8, sessions, lesions, 0.5, 0.6, np.random.SeedSequence(1))
+
+
+def test_sites_and_repeat_sessions_are_those_of_release_1_1():
+    people = draw_people(220, seed=1)
+    counts = Counter(person.site for person in people)
+    assert [counts[site] for site in range(1, 10)] == [55, 34, 27, 12, 27, 14, 11, 26, 14]
+    repeated = [person for person in people if person.sessions == ("t01", "t02")]
+    assert len(repeated) == 9
+    assert {person.site for person in repeated} == {8}
+    names = [person.subject for person in people]
+    assert len(set(names)) == 220
+    assert all(len(name) == 6 and name.startswith("09") for name in names)
+    assert set(metadata(people)["Session"]) == {" t01", " t02"}
+
+
+@pytest.mark.parametrize("subjects", [1, 2, 8, 9, 37])
+def test_any_number_of_people_can_be_drawn(subjects):
+    people = draw_people(subjects, seed=0)
+    assert len(people) == subjects
+    assert min(lesion.volume for person in people for lesion in person.lesions) >= 13
+    assert all(np.isfinite(lesion.centre).all() for p in people for lesion in p.lesions)
+
+
+def test_people_depend_on_the_seed_alone():
+    def lesions(seed: int) -> list[object]:
+        return [person.lesions for person in draw_people(20, seed)]
+
+    assert lesions(3) == lesions(3)
+    assert lesions(3) != lesions(4)
+
+
+def test_a_stream_does_not_depend_on_earlier_draws():
+    someone, other = draw_people(2, seed=0)
+    expected = someone.stream(3).random(4)
+    someone.stream(2).random(100)
+    np.testing.assert_array_equal(someone.stream(3).random(4), expected)
+    for different in (someone.stream(2), someone.stream(103), other.stream(3)):
+        assert not np.isin(different.random(4), expected).any()
+
+
+def test_the_table_counts_strokes_by_side_and_location():
+    subject = person(
+        lesion("territory", -1, 40_000),
+        lesion("cortical", 1),
+        lesion("cortical", 1),
+        lesion("subcortical", 1),
+        lesion("cerebellum", -1),
+        lesion("brainstem", 1),
+        sessions=("t01", "t02"),
+    )
+    table = metadata([subject])
+    assert list(table["Session"]) == [" t01", " t02"]
+    row = table.iloc[0]
+    assert (row["INDI Site ID"], row["INDI Subject ID"]) == ("Site8", 90012)
+    assert row["# Strokes LH Cortical"] == 0
+    assert row["# Strokes LH subcortical"] == 1  # a territory infarct reaches below the cortex
+    assert row["# Strokes RH Cortical"] == 2
+    assert row["# Strokes RH subcortical"] == 1
+    assert row["Other Location"] == 2
+    assert row["Primary Stroke Location Hemisphere"] == "Left"
+    assert table.drop(columns="Session").nunique().eq(1).all()  # the same in both sessions
+
+
+@pytest.mark.parametrize(
+    ("main", "place", "side", "artery"),
+    [
+        (lesion("cortical", 1), "Cortical", "Right", "MCA"),
+        (lesion("subcortical", -1, 900), "Subcortical", "Left", "Lacunar"),
+        (lesion("subcortical", -1, 9_000), "Subcortical", "Left", "MCA"),
+        (lesion("brainstem", 1), "Brainstem", "brainstem", "Basilar"),
+        (lesion("cerebellum", 1), "Cerebellum", "Right", "Cerebellar"),
+    ],
+)
+def test_the_primary_stroke_is_the_first_lesion(main, place, side, artery):
+    row = metadata([person(main, lesion("territory", -main.side))]).iloc[0]
+    names = ("Location", "Location Hemisphere")
+    assert tuple(row[f"Primary Stroke {name}"] for name in names) == (place, side)
+    assert row["Vascular territory"] == artery

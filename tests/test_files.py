@@ -1,0 +1,49 @@
+"""File helpers: the home folder, atomic writes, one-line errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import atlaslib
+from atlaslib import DataError
+from atlaslib.files import atomic_write, write_json
+
+
+def test_home(monkeypatch):
+    monkeypatch.setenv("ATLASLIB_HOME", "~/somewhere")
+    assert atlaslib.home() == Path.home() / "somewhere"
+
+
+def test_a_written_file_has_default_permissions(tmp_path):
+    """So that others in the group can read a shared cache or run."""
+    (tmp_path / "plain").touch()
+    atomic_write(tmp_path / "written", lambda name: Path(name).write_text("text"))
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_error_is_one_line():
+    assert str(DataError("damaged (got 1 byte\n - could it be cut?)")) == (
+        "damaged (got 1 byte - could it be cut?)"
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_json_is_written_atomically(tmp_path):
+    path = tmp_path / "provenance.json"
+    content = {"site": "Zürich", "split": {"train": ["031840"]}, "seconds": 1.5, "none": None}
+    write_json(path, content)
+    assert json.loads(path.read_text()) == content
+    with pytest.raises(TypeError):
+        write_json(path, {"whole": 1, "array": np.zeros(2)})
+    assert json.loads(path.read_text()) == content
+    write_json(path, {"again": 1})
+    assert contents(tmp_path) == {"provenance.json": b'{\n  "again": 1\n}\n'}

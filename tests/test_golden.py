@@ -1,0 +1,86 @@
+"""The stored golden values hold, and they notice when a change alters a number."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import golden
+import pytest
+
+import atlaslib
+from atlaslib.runs import ENGINE
+from atlaslib.synthetic.cohort import GENERATOR
+
+PACKAGE = Path(atlaslib.__file__).parent
+STORED = json.loads(golden.STORED.read_text())
+
+
+@pytest.mark.parametrize("part", golden.PARTS)
+def test_the_numbers_are_those_of_this_version(part):
+    """Changed on purpose? Raise ENGINE or GENERATOR, then run `python tests/golden.py --renew`."""
+    assert golden.differences(STORED[part], golden.PARTS[part](), part) == []
+
+
+def test_the_stored_values_are_of_this_version():
+    assert (STORED["engine"], STORED["generator"]) == (ENGINE, GENERATOR)
+
+
+MUTATIONS = {
+    "leaky slope": ("training", "models/resnet.py", "SLOPE = 0.1", "SLOPE = 0.11"),
+    "padding": (
+        "training", "models/decoders.py", "kernel_size=3, padding=1",
+        "kernel_size=3, padding=1, padding_mode='reflect'",
+    ),
+    "order of the sampler": (
+        "training", "training/batches.py", "return generator.permutation(np.concatenate",
+        "return np.sort(np.concatenate",
+    ),
+    "clipping": (
+        "training", "training/step.py", "self.recipe.clip_norm)", "0.1 * self.recipe.clip_norm)",
+    ),
+    "instance normalisation": (
+        "training", "models/residual_unet.py", "affine=True", "affine=True, eps=1e-3",
+    ),
+    "default of the clip norm": ("recipes", "recipes.py", "clip_norm: float = 5.0",
+                                 "clip_norm: float = 4.0"),
+    "rule of Dice": (
+        "scoring", "evaluation/metrics.py", "2 * both / total", "2 * both / (total + 1)",
+    ),
+    "cross entropy": ("scoring", "evaluation/scoring.py", "pos_weight * missed + wrong",
+                      "pos_weight * (missed + wrong)"),
+    "percentile": ("scoring", "data/slices.py", "PERCENTILES = (1.0, 99.0)",
+                   "PERCENTILES = (1.0, 98.5)"),
+    "context": ("training", "data/model_input.py", "CONTEXT_GAP = 3", "CONTEXT_GAP = 2"),
+    "test-time augmentation": ("scoring", "evaluation/inference.py", ".flip(3)) / 2", ") / 2"),
+    "rim of a lesion": ("cohort", "synthetic/infarcts.py", "radius * 0.75 + np.float32(0.6)",
+                        "radius * 0.70 + np.float32(0.6)"),
+    "blur of a scanner": ("cohort", "synthetic/scanner.py", "(0.65, 0.65, 0.65)",
+                          "(0.65, 0.65, 0.70)"),
+    "noise": ("cohort", "synthetic/scanner.py", "np.float32(site.noise)",
+              "np.float32(1.05 * site.noise)"),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_mutation_is_noticed(name, tmp_path):
+    """Ten seconds each: a program of its own imports a copy of the library with one change."""
+    part, file, old, new = MUTATIONS[name]
+    shutil.copytree(PACKAGE, tmp_path / "atlaslib")
+    source = tmp_path / "atlaslib" / file
+    text = source.read_text()
+    assert old in text
+    source.write_text(text.replace(old, new))
+    run = subprocess.run(
+        [sys.executable, golden.__file__, part],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1, run.stderr
+    assert f"{part} " in run.stdout

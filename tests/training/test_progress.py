@@ -1,0 +1,44 @@
+"""The progress that the user of a run sees."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import torch
+
+from atlaslib import recipe, train
+from atlaslib.training.distributed import DistributedContext
+from atlaslib.training.progress import ProgressBar
+from atlaslib.training.state import TrainingState
+from atlaslib.training.step import TrainingSession
+
+RECIPE = recipe("baseline", "smoke", width=2, epochs=4)
+
+
+def test_the_bar_shows_epoch_loss_dice_and_slices_in_one_line(cohort, tmp_path, monkeypatch):
+    state = TrainingState(
+        tmp_path,
+        TrainingSession(RECIPE, cohort, None, DistributedContext(), False),
+        DistributedContext(),
+    )
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with ProgressBar(RECIPE, 5, state, True) as bar:
+        bar.bar.mininterval = 0
+        for _ in range(2):
+            state.record_step(torch.tensor(0.25))
+            bar.advance(state)
+    last = screen.getvalue().split("\r")[-1]
+    assert "baseline 1/4" in last
+    assert "loss 0.2500, Dice nan" in last
+    assert f"{2 * RECIPE.batch_size}/{4 * 5 * RECIPE.batch_size}" in last
+    assert "slice" in last
+
+
+def test_a_log_file_gets_few_lines_per_epoch(cohort, tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # loaded by the nbval plugin
+    train(RECIPE, cohort, out=tmp_path / "run", progress=True)
+    out, err = capsys.readouterr()
+    assert [line[:13] for line in out.splitlines()[1:]] == [f"baseline {i}/4:" for i in range(1, 5)]
+    assert err.count("slice/s") <= 3 * RECIPE.epochs  # the bar is redrawn after each epoch's line

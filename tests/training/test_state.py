@@ -1,0 +1,100 @@
+"""The state of a run, and how it is restored from a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+import pytest
+import torch
+
+from atlaslib import recipe, train
+from atlaslib.training import step
+from atlaslib.training.distributed import DistributedContext
+from atlaslib.training.state import TrainingState
+from atlaslib.training.step import TrainingSession
+
+RECIPE = recipe("baseline", "smoke", width=2, epochs=4)
+
+
+@pytest.fixture
+def state(cohort, tmp_path):
+    session = TrainingSession(RECIPE, cohort, None, DistributedContext(), False)
+    return TrainingState(tmp_path, session, DistributedContext())
+
+
+def row(epoch: int, dice: float, loss: float = 0.1) -> dict[str, float]:
+    return {
+        "epoch": epoch,
+        "loss": 0.2,
+        "validation_loss": loss,
+        "validation_dice": dice,
+        "seconds": 1.0,
+    }
+
+
+def test_the_weights_of_the_best_epoch_are_kept(state):
+    """At equal Dice the lower loss decides; a NaN counts as a Dice of 0."""
+    parameter = next(state.session.model.parameters())
+    name = next(iter(state.weights))
+    kept = []
+    scores = [(float("nan"), 0.1), (0.3, 0.1), (0.2, 0.01), (0.3, 0.05), (0.3, 0.07)]
+    for epoch, (dice, loss) in enumerate(scores, 1):
+        with torch.no_grad():
+            parameter.fill_(epoch)
+        state.end_epoch(row(epoch, dice, loss))
+        kept.append(state.weights[name].flatten()[0].item())
+    assert kept == [1, 2, 2, 4, 4]
+
+
+def test_early_stopping_waits_while_the_loss_falls(state):
+    """With plain cross entropy, the loss falls for epochs before any voxel is segmented."""
+    state.session.recipe = dataclasses.replace(RECIPE, patience=2)
+    stops = []
+    for epoch, loss in enumerate((0.5, 0.4, 0.3, 0.3, 0.35), 1):
+        state.end_epoch(row(epoch, 0.0, loss))
+        stops.append(state.should_stop_early())
+    assert stops == [False, False, False, False, True]
+
+
+def test_the_history_grows_with_the_epochs(state):
+    for epoch in (1, 2):
+        state.end_epoch(row(epoch, 0.1 * epoch))
+        assert list(pd.read_csv(state.folder / "history.csv").epoch) == list(range(1, epoch + 1))
+
+
+def test_the_loss_is_the_mean_over_the_steps(state):
+    for value in (1.0, 2.0, 6.0):
+        state.record_step(torch.tensor(value))
+    assert state.loss == 3.0
+
+
+def test_resuming_restores_the_state(state, cohort):
+    state.record_step(torch.tensor(0.5))
+    state.save()
+    other = TrainingState(
+        state.folder,
+        TrainingSession(RECIPE, cohort, None, DistributedContext(), False),
+        DistributedContext(),
+    )
+    with torch.no_grad():
+        for parameter in other.session.model.parameters():
+            parameter.zero_()
+    other.resume()
+    assert (other.step, other.total) == (1, 0.5)
+    for ours, theirs in zip(
+        other.session.model.parameters(), state.session.model.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_half_precision_trains_as_well_as_full_precision(cohort, tmp_path, monkeypatch):
+    """bfloat16 as on a GPU, here on the CPU: the same run up to rounding."""
+    full = train(RECIPE, cohort, out=tmp_path / "a", progress=False)
+    monkeypatch.setattr(step, "half_precision", lambda device: torch.bfloat16)
+    half = train(RECIPE, cohort, out=tmp_path / "b", progress=False)
+    assert not half.history.loss.equals(full.history.loss)  # half precision was used
+    pd.testing.assert_series_equal(half.history.loss, full.history.loss, rtol=0.03)
+    pd.testing.assert_series_equal(
+        half.history.validation_dice, full.history.validation_dice, atol=0.05
+    )
