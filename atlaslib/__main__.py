@@ -6,12 +6,15 @@ import argparse
 import gzip
 import io
 import json
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import atlaslib
-from atlaslib.files import atomic_write
+from atlaslib.files import atomic_write, check_writable, make_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,14 +26,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments{shown}")
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may contain undecodable bytes
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        return options.run(options) or 0
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"atlaslib: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("atlaslib: interrupted; run the same command again to resume", file=sys.stderr)
-        return 130
+    logging.disable()  # libraries' own messages would stand between the lines
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        try:
+            return options.run(options) or 0
+        except KeyboardInterrupt:
+            print("atlaslib: interrupted; run the same command again to resume", file=sys.stderr)
+            return 130
+        except Exception as error:
+            if os.environ.get("ATLASLIB_DEBUG"):
+                raise
+            print(f"atlaslib: {_one_line(error, options)}", file=sys.stderr)
+            return 1
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    if issubclass(category, UserWarning):
+        print(f"atlaslib: warning: {message}", file=sys.stderr)
+
+
+def _one_line(error: Exception, options: argparse.Namespace) -> str:
+    """What went wrong; of an error that nobody foresaw, with the command's inputs."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError | OSError | RuntimeError) and text:
+        return text
+    text = "out of memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {text}"
+    paths = [str(value) for value in vars(options).values() if isinstance(value, Path)]
+    return f"{', '.join(paths)}: {text}; ATLASLIB_DEBUG=1 shows where"
 
 
 class _RefuseKey(argparse.Action):
@@ -71,13 +97,19 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a model, or resume training it")
     train.add_argument("name", metavar="NAME", help="baseline, resnet, ...; a wrong name lists all")
-    train.add_argument("--profile", default="quick", metavar="smoke|quick|paper")
+    _add_profile(train)
     train.add_argument("--data", type=Path, required=True, metavar="DIR")
     train.add_argument("--out", type=Path, required=True, metavar="RUN")
     train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes")
     train.add_argument("--dry-run", action="store_true", help="only estimate time and memory")
     train.add_argument("--tensorboard", action="store_true", help="also log to TensorBoard")
     train.set_defaults(run=_train)
+
+    shown = commands.add_parser("recipe", help="show each setting: value, unit, range, purpose")
+    shown.add_argument("name", metavar="NAME")
+    _add_profile(shown)
+    shown.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes")
+    shown.set_defaults(run=_recipe)
 
     evaluate = commands.add_parser("evaluate", help="compute Dice on scans that a run has not seen")
     evaluate.add_argument("folder", metavar="RUN", type=Path)
@@ -87,13 +119,17 @@ def _parser() -> argparse.ArgumentParser:
 
     claims = commands.add_parser("claims", help="re-test every claim of the paper; resumable")
     _add_cohort(claims)
-    claims.add_argument("--seeds", type=int, default=5, metavar="K", help="training runs per arm")
+    claims.add_argument(
+        "--seeds", type=_positive, default=5, metavar="K", help="training runs per arm"
+    )
     claims.add_argument("--out", type=Path, metavar="DIR", help="where to write the tables")
     claims.set_defaults(run=_claims)
 
     study = commands.add_parser("study", help="search the ResNet's units and last layer; resumable")
     _add_cohort(study)
-    study.add_argument("--trials", type=int, default=20, metavar="N", help="further trials to run")
+    study.add_argument(
+        "--trials", type=_positive, default=20, metavar="N", help="further trials to run"
+    )
     study.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the table")
     study.set_defaults(run=_study)
 
@@ -105,8 +141,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_profile(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--profile", default="quick", type=_profile, metavar="smoke|quick|paper")
+
+
+def _profile(text: str) -> str:
+    from atlaslib.recipes import PROFILES
+
+    if text not in PROFILES:
+        raise argparse.ArgumentTypeError(f"no profile {text!r}; choose from {', '.join(PROFILES)}")
+    return text
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
 def _add_cohort(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--profile", default="quick", metavar="smoke|quick|paper")
+    _add_profile(command)
     command.add_argument(
         "--data", default="", metavar="DIR", help="ATLAS folder; default: the synthetic cohort"
     )
@@ -162,9 +216,16 @@ def _train(options: argparse.Namespace) -> None:
     print(f"{run.folder}: finished, best validation Dice {best:.3f} ({run.provenance['source']})")
 
 
+def _recipe(options: argparse.Namespace) -> None:
+    from atlaslib.recipes import describe, parse_changes
+
+    chosen = atlaslib.recipe(options.name, options.profile, **parse_changes(options.changes))
+    print(describe(chosen).to_string(index=False))
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     run = atlaslib.load_run(options.folder)
-    _refuse_without_folder(options.csv)
+    check_writable(options.csv)
     cohort = run.unseen(atlaslib.load_cohort(options.data))
     table = atlaslib.evaluate(run, cohort)
     atomic_write(options.csv, lambda name: table.to_csv(name, index=False))
@@ -180,10 +241,11 @@ def _claims(options: argparse.Namespace) -> None:
     from atlaslib.paper import experiments
     from atlaslib.paper.claims import verdicts
 
+    folder = options.out or atlaslib.home() / "claims"
+    make_folder(folder)
     cohort = atlaslib.open_cohort(options.data, options.profile)
     experiments.run_all(cohort, options.profile, options.seeds)
     results = experiments.gather(cohort, options.profile, options.seeds)
-    folder = options.out or atlaslib.home() / "claims"
     experiments.save(results, folder)
     print(f"{cohort.source}, {options.profile} profile, {options.seeds} seeds")
     shown = ["claim", "verdict", "effect", "statement"]
@@ -194,9 +256,10 @@ def _claims(options: argparse.Namespace) -> None:
 def _study(options: argparse.Namespace) -> None:
     from atlaslib.paper import study
 
+    folder = options.out or atlaslib.home() / "studies"
+    make_folder(folder)
     cohort = atlaslib.open_cohort(options.data, options.profile)
     table = study.trials_table(study.search(cohort, options.profile, options.trials))
-    folder = options.out or atlaslib.home() / "studies"
     study.save(table, cohort, options.profile, folder)
     print(table.sort_values("dice", ascending=False).head(10).to_string(index=False))
     print(f"{len(table)} trials; table written to {folder}")
@@ -208,19 +271,13 @@ def _predict(options: argparse.Namespace) -> None:
         raise atlaslib.DataError(f"{options.mask}: the mask's name must end with .nii or .nii.gz")
     if options.mask.exists():
         raise atlaslib.DataError(f"{options.mask}: exists already and is not overwritten")
-    _refuse_without_folder(options.mask)
+    check_writable(options.mask)
     mask = atlaslib.predict(run, options.t1)
     content = mask.to_bytes()
     if options.mask.suffix == ".gz":
         content = gzip.compress(content, 6)
     atomic_write(options.mask, lambda name: Path(name).write_bytes(content))
     print(f"{options.mask}: {int((mask.dataobj[:] > 0).sum()) / 1000:.1f} mL of lesion predicted")
-
-
-def _refuse_without_folder(path: Path) -> None:
-    """Fail before minutes are spent on a result that could not be written."""
-    if not path.absolute().parent.is_dir():
-        raise atlaslib.DataError(f"{path}: its folder does not exist")
 
 
 if __name__ == "__main__":

@@ -109,6 +109,29 @@ def atomic_write(path: Path, write: Callable[[str], object]) -> None:
         raise
 
 
+def check_writable(path: Path) -> None:
+    """Raise :class:`DataError` if no file of this name could be written, before time is spent."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; expected the name of a file", "permission")
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{path}: its folder does not exist", "missing") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})", "permission") from None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder in which files can be written, or raise :class:`DataError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror})", "permission") from None
+    check_writable(folder / "file")
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON atomically."""
     text = json.dumps(content, indent=2) + "\n"

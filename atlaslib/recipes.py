@@ -7,63 +7,132 @@ import difflib
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import pandas as pd
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 PROFILES = ("smoke", "quick", "paper")
 Value = int | float | str | bool | None  # of a field of Recipe
 
+# What a field may hold.
+Name = Annotated[str, StringConstraints(pattern=r"^\w{1,40}$")]
+Default = Literal["default"]  # the model's own default, which is the paper's value
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+Count = Annotated[int, Ge(1), Le(4096)]
+Share = Annotated[float, Gt(0), Le(1)]
+Positive = Annotated[float, Gt(0), Le(1e6)]
+
+
+def setting(default: Value, purpose: str, unit: str = "") -> Any:
+    """A field of a recipe, with what `atlaslib recipe` says of it."""
+    return dataclasses.field(default=default, metadata={"purpose": purpose, "unit": unit})
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that determines a training run, apart from the data."""
+    """Everything that determines a training run, apart from the data.
 
-    model: str  # a name in atlaslib.models.MODELS, or any name for your own
-    profile: str = "paper"  # whose values these are: smoke, quick or paper
-    seed: int = 0  # weights, slice order, dropout; our choice: the paper gives none
+    A field's type says what it may hold; it is checked wherever a recipe is made. "default" stands
+    for the model's own default, which is the paper's value, and None for "none of it".
 
-    # the model; None is the model's default, which is the paper's value
-    width: int | None = None  # channels of the first convolution
-    dropout: float | None = None  # baseline: dropout rate (section 4.1)
-    unit: str | None = None  # resnet: "paper" (section 5.2) or "tensorflow"
-    units: int | None = None  # resnet: residual units in all (section 5.2)
-    groups: int | None = None  # resnet: groups of equal width; our reading of "20 units"
-    fourth_stride: int | None = None  # resnet: stride of the fourth group; our reading
-    vector: int | None = None  # resnet: length of the last encoder layer (section 5.2)
-    decoder: str | None = None  # "unet", "unet without skips", "map" or "vector"
-    map_width: int | None = None  # baseline with decoder "map" or "vector": channels of the map
-    normalise: bool | None = None  # baseline: batch normalisation in the encoder
-    levels: int | None = None  # residual_unet, dynunet: resolution levels, halved each time
+    Raises
+    ------
+    ValueError
+        If a field holds anything else; the message names the field, its range and what was given.
+    """
+
+    model: Name = dataclasses.field(
+        metadata={"purpose": "a name in atlaslib.models.MODELS, or your own", "unit": ""}
+    )
+    profile: Name = setting("paper", "where the values come from")
+    seed: Seed = setting(0, "of weights, slice order and dropout; our choice")
+
+    # the model
+    width: Count | Default = setting("default", "of the first convolution", "channels")
+    dropout: Annotated[float, Ge(0), Lt(1)] | Default = setting(
+        "default", "baseline: share of activations dropped (section 4.1)"
+    )
+    unit: Literal["paper", "tensorflow"] | Default = setting(
+        "default", "resnet: the unit of the paper (section 5.2) or of TensorFlow's model"
+    )
+    units: Count | Default = setting("default", "resnet: residual units in all (section 5.2)")
+    groups: Annotated[int, Ge(1), Le(4)] | Default = setting(
+        "default", 'resnet: groups of equal width; our reading of "20 units"'
+    )
+    fourth_stride: Annotated[int, Ge(1), Le(2)] | Default = setting(
+        "default", "resnet: stride of the fourth group; our reading"
+    )
+    vector: Count | Default = setting(
+        "default", "resnet: length of the last encoder layer (section 5.2)", "numbers"
+    )
+    decoder: Literal["unet", "unet without skips", "map", "vector"] | Default = setting(
+        "default", "baseline, resnet: from the encoder's maps to a mask"
+    )
+    map_width: Count | Default = setting(
+        "default", 'baseline: of the map of a "map" or "vector" decoder', "channels"
+    )
+    normalise: bool | Default = setting("default", "baseline: batch normalisation in the encoder")
+    levels: Annotated[int, Ge(2), Le(7)] | Default = setting(
+        "default", "residual_unet, dynunet: resolution levels, halved each time"
+    )
 
     # the data
-    split: str = "subject"  # or "scan", "slice", "slice inverted"; the 2018 code split by slice
-    split_seed: int = 0  # of the split; our choice: the paper gives none
-    window: bool = False  # crop slices to the 184 x 152 pixels around the brain
-    downsample: int = 1  # factor by which rows and columns of a slice are reduced
-    flip: bool = False  # mirror half of the training slices left to right; our choice
-    augment: bool = False  # random geometry, contrast, bias field and noise in training
-    context_slices: int = 0  # residual_unet, dynunet: neighbours on each side, 3 mm apart
-    flip_tta: bool = False  # average the predictions for a slice and its mirror image
-    lesion_share: float | None = None  # share of slices with lesion; None: all slices
+    split: Literal["subject", "scan", "slice", "slice inverted"] = setting(
+        "subject", "what stays together; the code split by slice"
+    )
+    split_seed: Seed = setting(0, "of the split; our choice")
+    window: bool = setting(False, "crop slices to the 184 x 152 pixels around the brain")
+    downsample: Annotated[int, Ge(1), Le(16)] = setting(
+        1, "factor by which rows and columns are reduced", "pixels"
+    )
+    flip: bool = setting(False, "mirror half of the training slices left to right; our choice")
+    augment: bool = setting(False, "random geometry, contrast, bias field and noise in training")
+    context_slices: Annotated[int, Ge(0), Le(20)] = setting(
+        0, "residual_unet, dynunet: neighbours on each side, 3 mm apart", "slices"
+    )
+    flip_tta: bool = setting(False, "average the predictions for a slice and its mirror image")
+    lesion_share: Share | None = setting(None, "share of slices with lesion; none: all slices")
 
     # the loss and its optimiser
-    loss: str = "cross entropy"  # or "dice", or "dice + cross entropy" (section 4)
-    # weight of lesion pixels in the cross entropy (1 in section 4, 100 in the 2018 code)
-    pos_weight: float = 1.0
-    initial_prior: bool = False  # start the final bias at the base rate of lesion; our choice
-    learning_rate: float = 0.001  # of Adam (sections 4.1, 5.3)
-    decay: bool = False  # linear learning-rate decay to 0 over the run; our choice
-    batch_size: int = 100  # slices per step (sections 4.1, 5.3)
-    micro_batch: int | None = None  # slices at once; gradients accumulate, to save memory
-    clip_norm: float = 5.0  # largest gradient norm (2018 code)
-    epochs: int = 40  # passes over the training slices; our choice: the paper gives none
-    patience: int | None = None  # epochs without improvement until early stopping; our choice
+    loss: Literal["cross entropy", "dice", "dice + cross entropy"] = setting(
+        "cross entropy", "what is minimised (section 4)"
+    )
+    pos_weight: Positive = setting(
+        1.0, "of lesion pixels in the cross entropy (1 in section 4, 100 in the code)"
+    )
+    initial_prior: bool = setting(False, "start the final bias at the base rate; our choice")
+    learning_rate: Annotated[float, Gt(0), Le(10)] = setting(0.001, "of Adam (sections 4.1, 5.3)")
+    decay: bool = setting(False, "linear learning-rate decay to 0 over the run; our choice")
+    batch_size: Count = setting(100, "of a step (sections 4.1, 5.3)", "slices")
+    micro_batch: Count | None = setting(
+        None, "at once, to save memory: gradients accumulate; none: the batch", "slices"
+    )
+    clip_norm: Positive = setting(5.0, "largest gradient norm (code)")
+    epochs: Annotated[int, Ge(0), Le(100_000)] = setting(
+        40, "passes over the training slices; our choice: the paper gives none", "epochs"
+    )
+    patience: Count | None = setting(
+        None, "without improvement until early stopping; none: no early stopping", "epochs"
+    )
+
+    def __post_init__(self) -> None:
+        for name, adapter in _adapters().items():
+            given = getattr(self, name)
+            try:
+                value = adapter.validate_python(given)
+            except ValidationError:
+                shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:60]}..."
+                raise ValueError(f"{name}: expected {allowed(name)}, not {shown}") from None
+            object.__setattr__(self, name, value)  # 1 becomes 1.0 where a fraction may stand
 
     def model_options(self) -> dict[str, int | float | str | tuple[int, int]]:
         """The options that this recipe passes to :func:`atlaslib.build_model`."""
         names = ("width", "dropout", "unit", "units", "groups", "fourth_stride", "vector",
                  "decoder", "map_width", "normalise", "levels")  # fmt: skip
-        chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        chosen = {name: getattr(self, name) for name in names if getattr(self, name) != "default"}
         if self.model == "resnet" or self.decoder == "vector":
             chosen["size"] = self.input_size()
         if self.context_slices:
@@ -91,6 +160,50 @@ class Recipe:
             if field.name != "profile" and (value := getattr(self, field.name)) != field.default
         }
         return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Recipe, include_extras=True)
+
+
+@cache
+def _adapters() -> dict[str, TypeAdapter[Any]]:
+    strict = ConfigDict(strict=True)  # True is no 1, and "3" no 3
+    return {name: TypeAdapter(hint, config=strict) for name, hint in _hints().items()}
+
+
+def allowed(name: str) -> str:
+    """What a field may hold, in words."""
+    return _described(_hints()[name])
+
+
+def _described(hint: Any) -> str:
+    plain = {bool: "true or false", int: "a whole number", float: "a number", type(None): "none"}
+    if hint in plain:
+        return plain[hint]
+    if getattr(hint, "__origin__", None) is Literal:
+        return " or ".join(f"{choice!r}" for choice in get_args(hint))
+    if not hasattr(hint, "__metadata__"):  # a union
+        return " or ".join(map(_described, get_args(hint)))
+    if hint.__origin__ is str:
+        return "a name of up to 40 letters, digits and _"
+    bounds = {type(limit): dataclasses.astuple(limit)[0] for limit in hint.__metadata__}
+    if Ge in bounds and Le in bounds:
+        return f"{plain[hint.__origin__]} from {bounds[Ge]} to {bounds[Le]}"
+    words = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below"}
+    limits = [f"{words[kind]} {limit:g}" for kind, limit in bounds.items()]
+    return f"{plain[hint.__origin__]} {', '.join(limits)}"
+
+
+def describe(chosen: Recipe) -> pd.DataFrame:
+    """One row for each field of a recipe: field, value, unit, range, purpose."""
+    rows = [
+        {"field": field.name, "value": getattr(chosen, field.name), "unit": field.metadata["unit"],
+         "range": allowed(field.name), "purpose": field.metadata["purpose"]}
+        for field in dataclasses.fields(chosen)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 _QUICK: dict[str, Value] = {
@@ -162,7 +275,7 @@ def recipe(name: str, profile: str = "quick", **changes: Value) -> Recipe:
     Parameters
     ----------
     name : str
-        "baseline", "resnet", or another name in ``atlaslib.models.MODELS``.
+        "baseline", "resnet", or another model of :data:`atlaslib.models.MODELS`.
     profile : {"smoke", "quick", "paper"}
     **changes
         Fields of :class:`Recipe` to change, for example ``learning_rate=0.01``.
@@ -175,67 +288,18 @@ def recipe(name: str, profile: str = "quick", **changes: Value) -> Recipe:
     if profile not in PROFILES:
         raise ValueError(f"no profile {profile!r}; choose from {', '.join(PROFILES)}")
     if (name, profile) not in _RECIPES:
-        known = ", ".join(model for model, at in _RECIPES if at == profile)
-        raise ValueError(f"no recipe {name!r}; choose from {known}")
+        names = ", ".join(model for model, at in _RECIPES if at == profile)
+        raise ValueError(f"no recipe {name!r} at the {profile} profile; choose from {names}")
     base = Recipe(model=name, profile=profile, **_RECIPES[name, profile])  # type: ignore[arg-type]
-    return dataclasses.replace(base, **{k: _checked(k, v) for k, v in changes.items()})  # type: ignore[arg-type]
-
-
-_INTEGER = {"seed", "split_seed", "downsample", "batch_size", "epochs", "width", "units", "groups"}
-_INTEGER |= {
-    "fourth_stride",
-    "vector",
-    "micro_batch",
-    "map_width",
-    "levels",
-    "context_slices",
-    "patience",
-}
-_MINIMUM = {
-    "downsample": 1,
-    "batch_size": 1,
-    "micro_batch": 1,
-    "width": 1,
-    "pos_weight": 0,
-    "learning_rate": 0,
-    "context_slices": 0,
-    "patience": 1,
-}
-_CHOICES = {
-    "split": ("subject", "scan", "slice", "slice inverted"),
-    "loss": ("cross entropy", "dice", "dice + cross entropy"),
-}
-
-
-def _checked(field: str, value: Value) -> Value:
-    """The value, or an error for a wrong field or value: better now than in the first epoch."""
-    known = [f.name for f in dataclasses.fields(Recipe)]
-    if field not in known:
-        near = difflib.get_close_matches(field, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; its fields are {', '.join(known)}"
-        raise ValueError(f"a recipe has no field {field!r}{hint}")
-    if value is None and field not in ("lesion_share", *_optional()):
-        raise ValueError(f"{field} cannot be None")
-    if (
-        field in _INTEGER
-        and value is not None
-        and (isinstance(value, bool) or not isinstance(value, int))
-    ):
-        raise ValueError(f"{field} must be a whole number, not {value!r}")
-    numbers = {"dropout", "lesion_share", "pos_weight", "learning_rate", "clip_norm"}
-    if field in numbers and value is not None and not isinstance(value, int | float):
-        raise ValueError(f"{field} must be a number, not {value!r}")
-    if field in _MINIMUM and value is not None and value < _MINIMUM[field]:  # type: ignore[operator]
-        raise ValueError(f"{field} must be at least {_MINIMUM[field]}, not {value!r}")
-    if field in _CHOICES and value not in _CHOICES[field]:
-        raise ValueError(f"{field} must be one of {', '.join(_CHOICES[field])}, not {value!r}")
-    if field == "lesion_share" and value is not None and not 0 < value <= 1:  # type: ignore[operator]
-        raise ValueError(f"lesion_share must be above 0 and at most 1, not {value!r}")
-    return value
-
-
-def _optional() -> list[str]:
-    return [f.name for f in dataclasses.fields(Recipe) if "None" in str(f.type)]
+    known = [name for name in _hints() if name not in ("model", "profile")]
+    for field in changes:
+        if field not in known:
+            near = difflib.get_close_matches(field, known, 1)
+            hint = (
+                f"; did you mean {near[0]!r}?" if near else f"; its fields are {', '.join(known)}"
+            )
+            raise ValueError(f"a recipe has no field {field!r}{hint}")
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 
 # Why a profile departs from the paper, by field.
@@ -276,6 +340,8 @@ def parse_changes(pairs: list[str]) -> dict[str, Value]:
         field, sign, text = pair.partition("=")
         if not sign or not text:
             raise ValueError(f"expected FIELD=VALUE, not {pair!r}")
+        if field in ("name", "model", "profile"):
+            raise ValueError(f"{field} cannot be set: NAME and --profile choose the recipe")
         try:
             changes[field] = json.loads("null" if text.lower() == "none" else text.lower())
         except json.JSONDecodeError:

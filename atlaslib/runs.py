@@ -1,30 +1,66 @@
-"""A run's folder (recipe, history, weights, provenance), and finding a finished run again."""
+"""The folder of a run: its recipe, history, weights and provenance, and finding finished runs."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
 import os
 import platform
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from typing_extensions import TypedDict
 
 from atlaslib.data.cohort import Cohort
-from atlaslib.files import DataError, atomic_write, home, write_json
+from atlaslib.files import DataError, atomic_write, home, make_folder, read_bytes, write_json
 from atlaslib.models import build_model
 from atlaslib.recipes import Recipe
 
 #: The engine version. Raise it when a change to training or scoring alters the numbers of a run:
 #: runs of other versions are not reused, and tables made from them are reported as out of date.
 ENGINE = 1
+
+#: The columns of a history.
+COLUMNS = ("epoch", "loss", "validation_loss", "validation_cross_entropy", "validation_dice",
+           "seconds")  # fmt: skip
+_SEALED = ("experiment.txt", "recipe.json", "history.csv", "weights.safetensors", "provenance.json")
+_SEAL = "SHA256SUMS"  # written last, in the format of sha256sum: a folder that has it is finished
+
+
+class _Split(TypedDict):
+    train: list[str]
+    validation: list[str]
+    test: list[str]
+
+
+class Provenance(TypedDict):
+    """Where a run's numbers come from."""
+
+    source: str
+    cohort: str
+    engine: int
+    profile: str
+    custom: str
+    parameters: int
+    device: str
+    processes: int
+    threads: int
+    peak_memory_mb: float
+    seconds: float
+    packages: dict[str, str]
+    split: _Split
 
 
 @dataclass(frozen=True)
@@ -39,25 +75,32 @@ class Run:
         One row per epoch: epoch, loss, validation_loss, validation_cross_entropy,
         validation_dice, seconds.
     provenance : dict
-        Device, seconds, peak_memory_mb, packages, engine version, cohort and its source, the
-        subjects of each part of the split, and more.
+        source and fingerprint of the cohort; engine version; profile; custom (what of the run is
+        the user's own, or ""); parameters; device; processes; threads (of each process: another
+        number rounds otherwise); peak_memory_mb; seconds; packages; the subjects of each part of
+        the split.
     """
 
     folder: Path
     recipe: Recipe
     history: pd.DataFrame
     provenance: dict[str, Any]
-    custom: nn.Module | None = None  # the user's own module, which the recipe cannot build
+    custom: nn.Module | Callable[[], nn.Module] | None = None  # the user's own, for its structure
 
     def model(self) -> nn.Module:
         """The trained model, in evaluation mode, on the CPU."""
-        model = self.custom
-        if model is None:
+        if self.custom is None:
             model = build_model(self.recipe.model, **self.recipe.model_options())
+        elif isinstance(self.custom, nn.Module):
+            model = copy.deepcopy(self.custom)
+        else:
+            model = self.custom()
         path = self.folder / "weights.safetensors"
         try:
-            model.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError, OSError) as error:
+            weights = load_file(path)
+            check_weights(weights, model)
+            model.load_state_dict(weights)
+        except (SafetensorError, RuntimeError, ValueError, OSError) as error:
             raise DataError(f"{path}: not the weights of this run's model ({error})") from None
         return model.cpu().eval()
 
@@ -69,6 +112,8 @@ class Run:
         DataError
             If none is left.
         """
+        if not cohort.labelled:
+            raise DataError(f"{cohort.root}: its scans have no lesion masks to compare with")
         seen = {*self.provenance["split"]["train"], *self.provenance["split"]["validation"]}
         left = [scan for scan in cohort.labelled if scan.subject not in seen]
         if not left:
@@ -76,47 +121,126 @@ class Run:
         return cohort.only(left)
 
 
-def load_run(folder: str | os.PathLike[str], model: nn.Module | None = None) -> Run:
+def check_weights(weights: Mapping[str, torch.Tensor], model: nn.Module) -> None:
+    """ValueError unless weights have the names, shapes and types of a model and are finite."""
+    expected = model.state_dict()
+    if odd := sorted(weights.keys() ^ expected.keys()):
+        raise ValueError(f"{len(odd)} names differ, {odd[0]!r} among them")
+    for name, value in weights.items():
+        found, wanted = ((tuple(t.shape), t.dtype) for t in (value, expected[name]))
+        if found != wanted:
+            raise ValueError(f"{name}: expected {wanted}, found {found}")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name}: NaN or infinite")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a finished run."""
+    return (folder / _SEAL).is_file()
+
+
+def seal(folder: Path) -> None:
+    """Mark a run as finished, with a digest of each of its files."""
+    text = "".join(_sums(folder).values())
+    atomic_write(folder / _SEAL, lambda name: Path(name).write_text(text))
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """The line of each file of a run, as sha256sum writes it."""
+    digests = {name: hashlib.sha256(read_bytes(folder / name)).hexdigest() for name in _SEALED}
+    return {name: f"{digest}  {name}\n" for name, digest in digests.items()}
+
+
+def _check_seal(folder: Path) -> None:
+    """Whatever was edited, swapped or cut since training is one error."""
+    sealed = read_bytes(folder / _SEAL).decode(errors="replace")
+    now = _sums(folder)
+    if not any(line in sealed for line in now.values()):
+        raise DataError(f"{folder / _SEAL}: damaged; train the run again")
+    for name, line in now.items():
+        if line not in sealed:
+            raise DataError(
+                f"{folder / name}: changed since the run was finished (SHA-256 differs)"
+            )
+    if sealed != "".join(now.values()):
+        raise DataError(f"{folder / _SEAL}: damaged; train the run again")
+
+
+def load_run(
+    folder: str | os.PathLike[str], model: nn.Module | Callable[[], nn.Module] | None = None
+) -> Run:
     """Read a finished run.
 
     Parameters
     ----------
     folder : path
-    model : torch.nn.Module, optional
-        Your own module, if the run trained one.
+    model : torch.nn.Module or function that makes one, optional
+        Your own, if the run trained one. It stays as it is: a copy gets the weights.
 
     Raises
     ------
     DataError
-        If the folder is missing, unfinished or damaged.
+        If the folder is missing, unfinished or damaged, or a file in it is no longer the one that
+        training wrote.
     """
     folder = Path(folder)
     if not (folder / "recipe.json").is_file():
         raise DataError(f"{folder}: not a run; it has no recipe.json")
-    if not (folder / "provenance.json").is_file():
+    if not is_finished(folder):
         raise DataError(f"{folder}: this run is not finished; train it again to resume it")
+    _check_seal(folder)
+    recipe = read_recipe(folder)
     try:
-        chosen = Recipe(**json.loads((folder / "recipe.json").read_text()))
-        provenance = json.loads((folder / "provenance.json").read_text())
+        content = json.loads((folder / "provenance.json").read_text())
+        provenance = _provenance_adapter().validate_python(content)
         history = pd.read_csv(folder / "history.csv")
-    except (ValueError, TypeError, OSError) as error:
+        if list(history) != list(COLUMNS):
+            raise ValueError(f"history.csv has the columns {', '.join(map(str, history))}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"{folder}: provenance.json, {place}: {first['msg']}") from None
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{folder}: damaged run ({error})") from None
-    if not isinstance(provenance, dict):
-        raise DataError(f"{folder}: damaged run (provenance.json is not a JSON object)")
-    return Run(folder, chosen, history, provenance, model)
+    custom = provenance["custom"]
+    key = _key(recipe, provenance["cohort"], provenance["engine"], custom)
+    if (folder / "experiment.txt").read_text().strip() != key:
+        raise DataError(f"{folder}: its recipe and provenance are not those of its experiment.txt")
+    if "model" in custom and model is None:
+        raise DataError(
+            f"{folder}: trained a network of your own: give it, load_run(folder, model)"
+        )
+    return Run(folder, recipe, history, dict(provenance), model)
 
 
-def run_folder(recipe: Recipe, cohort: Cohort, model: nn.Module | None = None) -> Path:
+@cache
+def _provenance_adapter() -> TypeAdapter[Provenance]:
+    return TypeAdapter(Provenance)
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe in a run's folder, checked."""
+    path = folder / "recipe.json"
+    try:
+        return Recipe(**json.loads(read_bytes(path)))
+    except (ValueError, TypeError, RecursionError) as error:
+        text = str(error).replace("Recipe.__init__() ", "")
+        raise DataError(f"{path}: not a recipe of this version ({text})") from None
+
+
+def run_folder(recipe: Recipe, cohort: Cohort) -> Path:
     """The default folder for the run of this recipe on this cohort."""
-    key = experiment_key(recipe, cohort, model)
+    key = experiment_key(recipe, cohort)
     return home() / "runs" / f"{recipe.model}-{recipe.profile}-{key}"
 
 
-def experiment_key(recipe: Recipe, cohort: Cohort, model: nn.Module | None = None) -> str:
-    """Hash of recipe, cohort, engine version and the user's module, if any: 12 hex digits."""
-    parts = [recipe.key(), cohort.fingerprint(), f"engine {ENGINE}"]
-    if model is not None:
-        parts.append(repr(model))
+def experiment_key(recipe: Recipe, cohort: Cohort, custom: str = "") -> str:
+    """Hash of recipe, cohort, engine version, and what is the user's own: 12 hex digits."""
+    return _key(recipe, cohort.fingerprint(), ENGINE, custom)
+
+
+def _key(recipe: Recipe, cohort: str, engine: int, custom: str) -> str:
+    parts = [recipe.key(), cohort, f"engine {engine}", *([f"custom {custom}"] if custom else [])]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
 
 
@@ -137,12 +261,12 @@ def create_run_folder(folder: Path, recipe: Recipe, key: str) -> None:
     Raises
     ------
     DataError
-        If the folder holds another experiment, or other files.
+        If the folder holds another experiment, an edited one, or other files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     key_file = folder / "experiment.txt"
     if key_file.is_file():
-        if key_file.read_text().strip() != key:
+        if read_bytes(key_file).decode(errors="replace").strip() != key:
             raise DataError(f"{folder}: contains a run of another recipe, cohort or engine version")
     elif any(not path.name.startswith(".") for path in folder.iterdir()):
         raise DataError(f"{folder}: is not empty and contains no run; choose another folder")
@@ -150,3 +274,5 @@ def create_run_folder(folder: Path, recipe: Recipe, key: str) -> None:
     atomic_write(key_file, lambda name: Path(name).write_text(key + "\n"))
     if not (folder / "recipe.json").is_file():
         write_json(folder / "recipe.json", dataclasses.asdict(recipe))
+    elif read_recipe(folder).key() != recipe.key():
+        raise DataError(f"{folder / 'recipe.json'}: edited; it is not the recipe of this run")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 
 from atlaslib import recipe
-from atlaslib.recipes import PROFILES, Recipe, departures, parse_changes
+from atlaslib.recipes import PROFILES, Recipe, departures, describe, parse_changes
 
 
 def test_the_paper_profile_has_the_values_of_the_paper():
@@ -53,21 +55,61 @@ def test_a_new_field_changes_no_key():
 @pytest.mark.parametrize(
     ("name", "profile", "changes", "says"),
     [
-        ("unet", "quick", {}, "no recipe 'unet'; choose from baseline, .*zero"),
+        (
+            "unet",
+            "quick",
+            {},
+            "no recipe 'unet' at the quick profile; choose from baseline, .*zero",
+        ),
         ("baseline", "fast", {}, "no profile 'fast'"),
         ("baseline", "quick", {"epoch": 3}, "no field 'epoch'; did you mean 'epochs'"),
-        ("baseline", "quick", {"epochs": 2.5}, "epochs must be a whole number"),
-        ("baseline", "quick", {"batch_size": 0}, "batch_size must be at least 1"),
-        ("baseline", "quick", {"learning_rate": "fast"}, "learning_rate must be a number"),
-        ("baseline", "quick", {"lesion_share": 2}, "lesion_share must be above 0"),
-        ("baseline", "quick", {"split": "person"}, "split must be one of .*'person'"),
-        ("baseline", "quick", {"patience": 0}, "patience must be at least 1"),
-        ("baseline", "quick", {"epochs": None}, "epochs cannot be None"),
+        ("baseline", "quick", {"model": "resnet"}, "no field 'model'"),
+        ("baseline", "quick", {"epochs": 2.5}, "epochs: expected a whole number from 0 to 100000"),
+        ("baseline", "quick", {"augment": "no"}, "augment: expected true or false, not 'no'"),
+        ("baseline", "quick", {"split": "person"}, "split: expected 'subject' or .*, not 'person'"),
+        ("baseline", "quick", {"epochs": None}, "epochs: expected a whole number"),
+        ("baseline", "quick", {"width": None}, "width: .* or 'default', not None"),
+        ("baseline", "quick", {"learning_rate": 10**400}, "learning_rate: expected a number"),
     ],
 )
 def test_invalid_recipes_are_refused(name, profile, changes, says):
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=says) as error:
         recipe(name, profile, **changes)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+ODD = (-1, -0.5, 0.0, 1.5, 10**30, 1e400, float("nan"), "", "no", "1", "true", True, None, [1],
+       {"a": 1}, b"1", "cross  entropy", np.int64(3), object(), "x" * 10_000)  # fmt: skip
+
+
+def refusal(field: str, value: object) -> str:
+    """What is said of a value; "" if it is taken."""
+    try:
+        chosen = dataclasses.replace(recipe("resnet", "smoke"), **{field: value})
+    except ValueError as error:
+        return str(error)
+    kept = getattr(chosen, field)
+    assert json.loads(json.dumps(kept)) == kept == value  # as plain as JSON, and not another value
+    return ""
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Recipe)])
+def test_odd_values_are_refused_in_one_line_that_names_the_field(field):
+    said = [refusal(field, value) for value in ODD]
+    assert sum(map(bool, said)) >= 14
+    for line in filter(None, said):
+        assert line.startswith(f"{field}: expected ")
+        assert "\n" not in line
+        assert len(line) < 300
+
+
+def test_each_field_is_described():
+    table = describe(recipe("baseline", "quick")).set_index("field")
+    assert list(table.index) == [f.name for f in dataclasses.fields(Recipe)]
+    assert table.purpose.str.len().min() > 5
+    assert table.loc["batch_size", ["value", "unit", "range"]].tolist() == [
+        8, "slices", "a whole number from 1 to 4096"]  # fmt: skip
 
 
 def test_changes_from_a_command_line():
@@ -79,3 +121,5 @@ def test_changes_from_a_command_line():
     }
     with pytest.raises(ValueError, match="expected FIELD=VALUE, not 'epochs'"):
         parse_changes(["epochs"])
+    with pytest.raises(ValueError, match="--profile choose the recipe"):
+        parse_changes(["profile=paper"])

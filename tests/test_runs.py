@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import re
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,91 +25,165 @@ from atlaslib.runs import create_run_folder, experiment_key, run_folder
 RECIPE = recipe("zero", "smoke", seed=3)
 HISTORY = pd.DataFrame(
     {"epoch": [1, 2], "loss": [0.5, 0.25], "validation_loss": [0.6, 0.4],
-     "validation_dice": [0.0, 0.125], "seconds": [1.5, 1.25]}
+     "validation_cross_entropy": [0.3, 0.2], "validation_dice": [0.0, 0.125],
+     "seconds": [1.5, 1.25]}
 )  # fmt: skip
+PROVENANCE = {
+    "source": "by hand", "cohort": "ba9876543210", "engine": runs.ENGINE, "profile": "smoke",
+    "custom": "", "parameters": 1, "device": "CPU", "processes": 1, "threads": 2,
+    "peak_memory_mb": 10.5, "seconds": 2.75, "packages": {"torch": "2"},
+    "split": {"train": ["031840", "031843"], "validation": ["031841"], "test": ["031842"]},
+}  # fmt: skip
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def write_run(folder: Path, model: nn.Module, custom: str = "", **provenance: object) -> Path:
+    """A finished run, as training writes it."""
+    about = PROVENANCE | {"custom": custom} | provenance
+    create_run_folder(folder, RECIPE, runs._key(RECIPE, "ba9876543210", runs.ENGINE, custom))
+    save_file(model.state_dict(), folder / "weights.safetensors")
+    HISTORY.to_csv(folder / "history.csv", index=False)
+    write_json(folder / "provenance.json", about)
+    runs.seal(folder)
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A finished run of the constant predictor."""
-    made = tmp_path / "run"
-    create_run_folder(made, RECIPE, "0123456789ab")
     model = build_model("zero")
     nn.init.constant_(model.final_bias, -3)
-    save_file(model.state_dict(), made / "weights.safetensors")
-    HISTORY.to_csv(made / "history.csv", index=False)
-    split = {"train": ["031840", "031843"], "validation": ["031841"], "test": ["031842"]}
-    write_json(made / "provenance.json", {"source": "by hand", "split": split})
-    return made
+    return write_run(tmp_path / "run", model)
 
 
 def test_a_finished_folder_is_read(folder):
     run = load_run(str(folder))
     assert (run.folder, run.recipe) == (folder, RECIPE)
     pd.testing.assert_frame_equal(run.history, HISTORY)
-    assert run.provenance["source"] == "by hand"
+    assert run.provenance == PROVENANCE
     model = run.model()
     assert not model.training
     logits = model(torch.rand(2, 1, 8, 8))
     assert torch.equal(logits, torch.full((2, 1, 8, 8), -3.0))
 
 
+def test_the_seal_is_what_sha256sum_writes(folder):
+    check = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=folder).returncode == 0
+    (folder / "history.csv").write_text("")
+    assert subprocess.run(check, cwd=folder, capture_output=True).returncode == 1
+
+
 def test_a_missing_or_unfinished_folder_is_refused(folder):
     with pytest.raises(DataError, match="not a run") as error:
         load_run(folder / "nowhere")
     assert str(folder / "nowhere") in str(error.value)
-    (folder / "provenance.json").unlink()
+    (folder / "SHA256SUMS").unlink()
     with pytest.raises(DataError, match="not finished"):
         load_run(folder)
 
 
+def flip(content: bytes) -> bytes:
+    """One bit in the middle."""
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+EDITS = {
+    "cut": lambda content: content[:-1],
+    "emptied": lambda content: b"",
+    "flipped": flip,
+    "lengthened": lambda content: content + b"\n",
+    "replaced": lambda content: b"\x80\x04N.",  # a pickle
+    "not text": lambda content: b"\xff\xfe" * 40,
+    "deep": lambda content: b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("name", [*runs._SEALED, "SHA256SUMS"])
+def test_whatever_was_edited_since_is_one_line(folder, name, edit):
+    path = folder / name
+    path.write_bytes(EDITS[edit](path.read_bytes()))
+    with pytest.raises(DataError) as error:
+        load_run(folder).model()
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [*runs._SEALED])
+def test_a_file_that_is_gone_is_one_line(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(DataError, match="no such file|not a run"):
+        load_run(folder)
+
+
+def edited(folder: Path, name: str, change: Callable[[dict], object]) -> None:
+    """Change JSON as an editor would, and then the seal as a forger would."""
+    content = json.loads((folder / name).read_text())
+    change(content)
+    (folder / name).write_text(json.dumps(content))
+    runs.seal(folder)
+
+
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "change", "says"),
     [
-        ("recipe.json", "{"),
-        ("recipe.json", '{"model": "zero", "colour": 1}'),
-        ("recipe.json", "[1]"),
-        ("provenance.json", ""),
-        ("history.csv", ""),
-        ("history.csv", None),
+        ("recipe.json", lambda c: c.update(seed=4), "not those of its experiment"),
+        ("recipe.json", lambda c: c.update(epochs=-1), "epochs: expected a whole number"),
+        ("recipe.json", lambda c: c.update(colour=1), "unexpected keyword argument 'colour'"),
+        ("recipe.json", lambda c: c.pop("model"), "missing 1 required"),
+        ("provenance.json", lambda c: c.update(cohort="000000000000"), "not those of its exp"),
+        ("provenance.json", lambda c: c.update(engine=99), "not those of its experiment"),
+        ("provenance.json", lambda c: c.pop("split"), "split: Field required"),
+        ("provenance.json", lambda c: c["split"].pop("train"), "split.train: Field required"),
+        ("provenance.json", lambda c: c["split"].update(train="031840"), "split.train: Input"),
+        ("provenance.json", lambda c: c.update(packages=[1]), "packages: Input should be"),
+        ("provenance.json", lambda c: c.update(custom="model"), "not those of its experiment"),
     ],
 )
-def test_a_damaged_folder_is_refused(folder, name, content):
-    if content is None:
-        (folder / name).unlink()
-    else:
-        (folder / name).write_text(content)
-    with pytest.raises(DataError, match="damaged run") as error:
+def test_a_forged_run_that_contradicts_itself_is_refused(folder, name, change, says):
+    edited(folder, name, change)
+    with pytest.raises(DataError, match=says):
         load_run(folder)
-    assert str(folder) in str(error.value)
 
 
-def test_damaged_weights_are_refused_when_the_model_is_loaded(folder):
-    weights = folder / "weights.safetensors"
-    whole = weights.read_bytes()
-    run = load_run(folder)
-    for damage in (
-        lambda: weights.write_bytes(whole[:-1]),
-        lambda: save_file({"other": torch.zeros(1)}, weights),
-        weights.unlink,
-    ):
-        damage()
-        with pytest.raises(DataError, match=r"weights\.safetensors"):
-            run.model()
-
-
-def test_a_run_of_your_own_module_needs_that_module(folder):
-    mine = nn.Conv2d(1, 1, 3, padding=1)
-    expected = {name: torch.randn_like(value) for name, value in mine.state_dict().items()}
-    save_file(expected, folder / "weights.safetensors")
-    read = load_run(folder, mine).model().state_dict()
-    assert all(torch.equal(read[name], value) for name, value in expected.items())
-    with pytest.raises(DataError, match=r"weights\.safetensors"):
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ({"other": torch.zeros(1)}, "2 names differ, 'final_bias'"),
+        ({"final_bias": torch.zeros(2)}, r"expected \(\(1,\), torch.float32\), found \(\(2,\)"),
+        ({"final_bias": torch.zeros(1, dtype=torch.float64)}, "torch.float64"),
+        ({"final_bias": torch.tensor([torch.nan])}, "NaN or infinite"),
+        ({"final_bias": torch.tensor([torch.inf])}, "NaN or infinite"),
+    ],
+)
+def test_weights_of_another_network_are_refused(folder, weights, says):
+    save_file(weights, folder / "weights.safetensors")
+    runs.seal(folder)
+    with pytest.raises(DataError, match=says):
         load_run(folder).model()
+
+
+def test_a_run_of_your_own_module_needs_that_module_and_leaves_it_as_it_is(tmp_path):
+    mine, trained = (nn.Conv2d(1, 1, 3, padding=1) for _ in "ab")
+    before = copy.deepcopy(mine.state_dict())
+    folder = write_run(tmp_path / "run", trained, custom="model")
+    for given in (mine, lambda: nn.Conv2d(1, 1, 3, padding=1)):
+        read = load_run(folder, given).model().state_dict()
+        assert all(torch.equal(read[name], value) for name, value in trained.state_dict().items())
+    assert all(torch.equal(mine.state_dict()[name], value) for name, value in before.items())
+    with pytest.raises(DataError, match="trained a network of your own"):
+        load_run(folder)
+
+
+def test_scans_without_masks_are_not_said_to_be_trained_on(folder, cohort):
+    bare = tuple(dataclasses.replace(scan, masks=()) for scan in cohort)
+    with pytest.raises(DataError, match="no lesion masks"):
+        load_run(folder).unseen(Cohort(cohort.root, bare))
 
 
 def test_unseen_leaves_out_training_and_validation_subjects(folder, cohort):
@@ -128,11 +205,10 @@ def test_the_key_depends_on_recipe_data_engine_and_module(cohort, monkeypatch):
         key,
         experiment_key(dataclasses.replace(RECIPE, seed=4), cohort),
         experiment_key(RECIPE, Cohort(cohort.root, cohort.scans[:-1])),
-        experiment_key(RECIPE, cohort, nn.Conv2d(1, 1, 3)),
-        experiment_key(RECIPE, cohort, nn.Conv2d(1, 1, 5)),
+        experiment_key(RECIPE, cohort, "model"),
     }
     monkeypatch.setattr(runs, "ENGINE", runs.ENGINE + 1)
-    assert len(keys | {experiment_key(RECIPE, cohort)}) == 6
+    assert len(keys | {experiment_key(RECIPE, cohort)}) == 5
 
 
 def test_the_default_folder_is_named_by_the_key(cohort, tmp_path, monkeypatch):
@@ -161,6 +237,13 @@ def test_a_folder_with_other_files_is_refused_and_left_unchanged(tmp_path):
         create_run_folder(tmp_path, RECIPE, "0123456789ab")
     assert str(tmp_path) in str(error.value)
     assert contents(tmp_path) == {"thesis.txt": b"years of work"}
+
+
+def test_an_unfinished_run_with_an_edited_recipe_is_not_taken_up(tmp_path):
+    create_run_folder(tmp_path / "run", RECIPE, "0123456789ab")
+    write_json(tmp_path / "run" / "recipe.json", dataclasses.asdict(recipe("zero", "smoke")))
+    with pytest.raises(DataError, match=r"recipe\.json: edited"):
+        create_run_folder(tmp_path / "run", RECIPE, "0123456789ab")
 
 
 def test_provenance_has_the_package_versions():

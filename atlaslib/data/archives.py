@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 
 from atlaslib.files import DataError
 
+_DEEPEST = 50  # folders; releases have up to eight
 KEY_VARIABLE = "ATLAS_KEY"
 _DIGESTS = ("sha256", "md5")  # for release 2.0 and for 1.x: openssl's default has changed
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError,
@@ -277,6 +278,8 @@ def _extract_tar(stream: IO[bytes], gzipped: bool, folder: Path) -> None:
 def _tar_filter(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
     """Stricter than ``data_filter``, which on older Pythons lets some symbolic links escape."""
     wanted = _is_wanted(member.name)
+    if member.issparse():  # its size may be anything
+        raise _member_error(member.name, "is sparse")
     hard_link = member.islnk() and Path(folder, member.linkname).is_file()
     if not (member.isfile() or member.isdir() or hard_link):
         raise _member_error(member.name, "is neither a file nor a folder")
@@ -305,8 +308,11 @@ def _is_wanted(name: str) -> bool:
     path = PureWindowsPath(name)  # understands both kinds of slash, and drives
     if path.anchor or ".." in path.parts:
         raise _member_error(name, "leads out of the folder")
+    if len(path.parts) > _DEEPEST:
+        raise _member_error(name, f"lies more than {_DEEPEST} folders deep")
     return "__MACOSX" not in path.parts and not path.name.startswith("._")
 
 
 def _member_error(name: str, why: str) -> DataError:
-    return DataError(f"archive member {name!r} {why}; nothing was unpacked", "refused")
+    shown = name if len(name) <= 80 else f"{name[:80]}..."
+    return DataError(f"archive member {shown!r} {why}; nothing was unpacked", "refused")

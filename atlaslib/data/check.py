@@ -140,20 +140,27 @@ def _digest(voxels: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(voxels.T, np.float32).data).hexdigest()
 
 
-def _check_t1(t1: Image, space: str) -> Iterator[DataError]:
+def geometry_warnings(t1: Image, space: str = "MNI") -> Iterator[DataError]:
+    """What a header says about the head's place that may be wrong without anybody noticing."""
     if not t1.oriented:
         text = "the header has no orientation; read as LAS, which may mirror the head"
         yield DataError(f"{t1.path}: {text}", "orientation", blocks=False)
-    if space != "MNI":
-        return
-    if np.abs(t1.affine[:3, 3] - ORIGIN).max() > HALF_A_VOXEL:
+    if not t1.consistent:
+        text = "the header's sform and qform place the voxels differently; the sform is used"
+        yield DataError(f"{t1.path}: {text}", "orientation", blocks=False)
+    if space == "MNI" and np.abs(t1.affine[:3, 3] - ORIGIN).max() > HALF_A_VOXEL:
         origins = [" ".join(f"{mm:g}" for mm in xyz) for xyz in (ORIGIN, t1.affine[:3, 3])]
         text = f"expected the first voxel at {origins[0]} mm (MNI152), found {origins[1]} mm"
         yield DataError(f"{t1.path}: {text}", "origin", blocks=False)
-    try:
-        normalise(t1.voxels)
-    except DataError as fault:
-        yield DataError(f"{t1.path}: {fault}", fault.kind)
+
+
+def _check_t1(t1: Image, space: str) -> Iterator[DataError]:
+    yield from geometry_warnings(t1, space)
+    if space == "MNI":
+        try:
+            normalise(t1.voxels)
+        except DataError as fault:
+            yield DataError(f"{t1.path}: {fault}", fault.kind)
 
 
 def _check_mask(mask: Image, space: str) -> Iterator[DataError]:

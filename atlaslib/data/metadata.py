@@ -33,6 +33,7 @@ def _session_key(text: object) -> str:
     return str(int(found[1])) if found else ""
 
 
+_MOST_COLUMNS = 1000  # of a table of subjects; that of release 1.1 has 13
 _SESSION = re.compile(r"(?i)(?:t|ses-?|session ?)?(\d+)(?:\.0)?")
 _SESSIONS = ("session", "sessions", "session id", "ses", "visit", "timepoint", "time point")
 
@@ -129,6 +130,7 @@ def read_tables(path: Path) -> list[pd.DataFrame]:
             warnings.simplefilter("ignore", pd.errors.ParserWarning)  # rows longer than the header
             for separator, header in itertools.product(",;\t", (0, 1)):
                 with contextlib.suppress(ValueError):  # pandas' ParserError is one
+                    _check_width(text.partition("\n")[0].count(separator))
                     file = io.StringIO(text)
                     found.append(pd.read_csv(file, sep=separator, header=header, index_col=False))
         if not found:
@@ -137,9 +139,15 @@ def read_tables(path: Path) -> list[pd.DataFrame]:
     try:
         for header in (0, 1):
             found += pd.read_excel(path, sheet_name=None, header=header).values()
+            _check_width(max((len(table.columns) for table in found), default=0))
     except OSError:
         raise
     except Exception as error:  # a damaged workbook can raise almost anything
         raise ValueError(str(error)) from None
     alike = [[table for table in found if list(table) == list(first)] for first in found]
     return [pd.concat(tables, ignore_index=True) for tables in alike]
+
+
+def _check_width(columns: int) -> None:
+    if columns > _MOST_COLUMNS:
+        raise ValueError(f"more than {_MOST_COLUMNS} columns")

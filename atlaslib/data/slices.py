@@ -115,10 +115,13 @@ def _look_up(plane: np.ndarray, table: np.ndarray, pairs: np.ndarray) -> np.ndar
 
 
 def _to_levels(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    scaled = values.astype(np.float32)
-    scaled -= np.float32(low)
-    scaled *= np.float32((LEVELS[1] - LEVELS[0]) / (high - low))
-    scaled += np.float32(LEVELS[0])
+    # float32 is exact enough, unless the numbers are huge, tiny or far from 0 for their range
+    usual = 1e-30 < high - low < 1e30 and max(abs(low), abs(high)) < 1e4 * (high - low)
+    real = np.float32 if usual else np.float64
+    scaled: Any = values.astype(real)
+    scaled -= real(low)
+    scaled *= real((LEVELS[1] - LEVELS[0]) / (high - low))
+    scaled += real(LEVELS[0])
     np.rint(scaled, out=scaled)
     return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8)
 

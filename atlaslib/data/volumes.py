@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +23,8 @@ GRID = (197, 233, 189)  # voxels of 1 mm in MNI space: x to the right, y forward
 ORIGIN = (-98.0, -134.0, -72.0)  # mm: the centre of the first voxel, as in nilearn's MNI152
 HALF_A_VOXEL = 0.5  # mm: a smaller difference moves no voxel onto another
 
-_MAX_BUFFER = 2**28  # bytes: the last four of a compressed file give a size, but may be wrong
+_HEADER = 352  # bytes before the first voxel
+_MOST = 2**32  # bytes of voxels: 1 GB are 512 voxels along each axis, of eight bytes
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Image:
     affine: np.ndarray  # (4, 4), voxel indices to mm
     stored_affine: np.ndarray  # the same, for the voxels in the order of the file
     oriented: bool  # False: the header has no orientation, and LAS was assumed
+    consistent: bool  # False: the header's sform and qform place the voxels differently
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,13 @@ def read_image(path: Path, space: str = "MNI") -> Image:
     """
     content = read_bytes(path)
     try:
-        content = _unzipped(content) if content[:2] == b"\x1f\x8b" else content
-    except (OSError, EOFError, isal_zlib.IsalError) as error:  # type: ignore[misc]
+        if content[:2] == b"\x1f\x8b":
+            content = _unzipped(path, content)
+        else:
+            _check_kind(path, content)
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, OverflowError, isal_zlib.IsalError) as error:  # type: ignore[misc]
         raise DataError(f"{path}: damaged or cut short ({error})", "unreadable") from None
     try:
         image = nib.Nifti1Image.from_bytes(content)
@@ -86,6 +94,7 @@ def read_image(path: Path, space: str = "MNI") -> Image:
     if not np.isfinite(stored).all() or np.linalg.matrix_rank(stored[:3, :3]) < 3:
         raise DataError(f"{path}: the header's affine is singular or not finite", "affine")
     oriented = bool(image.header["sform_code"] or image.header["qform_code"])
+    consistent = _forms_agree(image)
     try:
         image = _without_copy(image, content)
         image = nib.as_closest_canonical(image)
@@ -94,18 +103,54 @@ def read_image(path: Path, space: str = "MNI") -> Image:
         raise DataError(f"{path}: damaged or cut short ({error})", "unreadable") from None
     if space == "MNI":
         _check_grid(path, voxels.shape, image.affine)
-    return Image(path, voxels, image.affine, stored, oriented)
+    return Image(path, voxels, image.affine, stored, oriented, consistent)
 
 
-def _unzipped(content: bytes) -> bytes:
-    """Decompress a gzip file into a buffer of the size that its last four bytes give.
-
-    That is the size of its last member; nearly always there is only one.
-    """
-    size = min(int.from_bytes(content[-4:], "little"), _MAX_BUFFER)
+def _unzipped(path: Path, content: bytes) -> bytes:
+    """Decompress a gzip file as far as its header says that it has voxels, and no further."""
     with igzip.open(io.BytesIO(content)) as file:
-        first, rest = file.read(size), file.read()
-    return first + rest if rest else first
+        head = file.read(_HEADER)
+    _check_kind(path, head)
+    header = nib.Nifti1Header.from_fileobj(io.BytesIO(head), check=False)
+    voxels = math.prod(max(int(n), 1) for n in header["dim"][1 : 1 + min(header["dim"][0], 7)])
+    size = int(header["vox_offset"]) + voxels * int(header["bitpix"]) // 8
+    if not 0 < size <= _MOST:
+        text = f"its header promises {size / 1e9:,.1f} GB, at most {_MOST / 1e9:.0f} GB are read"
+        raise DataError(f"{path}: {text}", "unreadable")
+    with igzip.open(io.BytesIO(content)) as file:
+        unzipped = file.read(size)
+        file.read(1)  # at the end of the file its checksum is compared
+    return unzipped
+
+
+def _check_kind(path: Path, head: bytes) -> None:
+    """Refuse what is an image of another kind; what is none at all is left to the reader."""
+    found = ""
+    if 540 in (int.from_bytes(head[:4], order) for order in ("little", "big")):
+        found = "NIfTI-2"
+    elif head[344:348] == b"ni1\0":
+        found = "the header of a pair .hdr/.img"
+    elif head[344:348] != b"n+1\0":
+        known = {b"\0\0\0\x01\0": "MGH (.mgh, .mgz)", b"\x5c\x01\0\0": "Analyze 7.5",
+                 b"\0\0\x01\x5c": "Analyze 7.5", b"NRRD": "NRRD", b"\x89HDF": "MINC or HDF5",
+                 b"CDF": "MINC", b"PK\x03\x04": "a zip archive"}  # fmt: skip
+        found = next((kind for start, kind in known.items() if head.startswith(start)), "")
+        found = "DICOM" if head[128:132] == b"DICM" else found
+    if found:
+        text = f"is {found}; expected NIfTI-1 in one file, .nii or .nii.gz: convert it first"
+        raise DataError(f"{path}: {text}", "other format")
+
+
+def _forms_agree(image: nib.Nifti1Image) -> bool:
+    """Whether the header's two ways to place the voxels, where both are given, say the same."""
+    header = image.header
+    if not (header["sform_code"] and header["qform_code"]):
+        return True
+    ends = np.array([[0, 0, 0], np.array(image.shape) - 1])
+    with np.errstate(all="ignore"):
+        places = [nib.affines.apply_affine(form, ends)
+                  for form in (header.get_sform(), header.get_qform())]  # fmt: skip
+    return bool(np.abs(places[0] - places[1]).max() <= HALF_A_VOXEL)
 
 
 def _without_trailing_axes(image: nib.Nifti1Image) -> nib.Nifti1Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from atlaslib.data.check import geometry_warnings
 from atlaslib.data.cohort import Cohort, Scan
 from atlaslib.data.model_input import to_full_resolution, to_model_input, with_context
 from atlaslib.data.slices import GRID, SliceDataset, normalise, to_slices, to_volume
@@ -69,6 +71,11 @@ def logit_chunks(
             logits = model(x).float()
             if recipe.flip_tta:
                 logits = (logits + model(x.flip(3)).float().flip(3)) / 2
+        if not torch.isfinite(logits).all():
+            text = (
+                "the network's logits are NaN or infinite: it is damaged, or its training diverged"
+            )
+            raise DataError(text, "not finite")
         yield to_full_resolution(logits, recipe).squeeze(1)
 
 
@@ -118,7 +125,7 @@ def _logits(run: Run, t1: Image) -> torch.Tensor:
 
 
 def predict(run: Run, t1: Scan | str | os.PathLike[str]) -> nib.Nifti1Image:
-    """Segment a T1 in MNI space.
+    """Segment a T1 in MNI space; warns of a header that may place the head wrongly.
 
     Parameters
     ----------
@@ -136,6 +143,8 @@ def predict(run: Run, t1: Scan | str | os.PathLike[str]) -> nib.Nifti1Image:
         If the file is unreadable or not on the MNI grid.
     """
     image = _t1_of(t1)
+    for doubt in geometry_warnings(image):
+        warnings.warn(str(doubt), stacklevel=2)
     mask = to_volume(is_lesion(_logits(run, image)).numpy().astype(np.uint8))
     # from RAS back to the axes of the file, so that a viewer overlays the mask on the T1
     orientation = nib.orientations.ornt_transform(

@@ -139,6 +139,8 @@ def bootstrap_mean(
     frame["seed"] = 0 if seeds is None else np.asarray(seeds)
     if groups is not None:
         frame["group"] = np.asarray(groups)
+    if frame[["group", "seed"]].isna().any(axis=None):
+        raise ValueError("a group or a seed is NaN: it is unknown what belongs together")
     frame = frame[np.isfinite(values)]
     if frame.empty:
         raise ValueError("no finite value to average")

@@ -2,6 +2,10 @@
 
 In: slices, (N, channels, H, W). Out: logits, (N, 1, H, W).
 May import: nothing of the library, so that a model can be read and used on its own.
+
+A model's options are named like the fields of a recipe. It takes ``channels`` if it can look at
+neighbouring slices and pads by itself if rows and columns must divide by more than 4. Training
+starts ``final_bias``, the number added to every logit, at the base rate if the model has one.
 """
 
 from __future__ import annotations

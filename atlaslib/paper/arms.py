@@ -44,7 +44,8 @@ WALK_BACK = (
 def arms(profile: str) -> dict[str, Recipe]:
     """Every arm's recipe at a profile, with seed 0; most important first."""
     short = SHORT[profile] | _STEP[profile]
-    channels = recipe("resnet", profile).width or 16
+    width = recipe("resnet", profile).width
+    channels = 16 if width == "default" else width
 
     def baseline(**changes: Value) -> Recipe:
         return recipe("baseline", profile, **(short | {"map_width": channels} | changes))

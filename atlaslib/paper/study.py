@@ -50,7 +50,7 @@ def open_study(path: Path) -> optuna.Study:
     Raises
     ------
     DataError
-        If Optuna is missing.
+        If Optuna is missing, or the journal is damaged.
     """
     try:
         import optuna
@@ -60,13 +60,17 @@ def open_study(path: Path) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # trials left to others warn
     path.parent.mkdir(parents=True, exist_ok=True)
     backend = JournalFileBackend(str(path))
-    study = optuna.create_study(
-        study_name="units and last layer",
-        storage=optuna.storages.JournalStorage(backend),
-        load_if_exists=True,
-        direction="maximize",
-        pruner=optuna.pruners.MedianPruner(_STARTUP_TRIALS),
-    )
+    try:
+        study = optuna.create_study(
+            study_name="units and last layer",
+            storage=optuna.storages.JournalStorage(backend),
+            load_if_exists=True,
+            direction="maximize",
+            pruner=optuna.pruners.MedianPruner(_STARTUP_TRIALS),
+        )
+    except Exception as error:  # whatever a line that Optuna did not write makes it stumble over
+        text = f"not a journal of trials ({type(error).__name__}: {error})"
+        raise DataError(f"{path}: {text}; delete it to start again", "damaged") from None
     # a search that resumes, or joins later, must not draw the first trials again
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), multivariate=True)
     return study

@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -52,18 +52,29 @@ def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
     atomic_write(current, write)
 
 
-def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """The newest intact checkpoint, or None; warns of each damaged one."""
+def load_checkpoint(
+    folder: Path, device: torch.device, check: Callable[[dict[str, Any]], None]
+) -> dict[str, Any] | None:
+    """The newest intact checkpoint, or None; warns of each damaged one.
+
+    ``check`` raises an error if a checkpoint's content is not that of the run.
+    """
     for name in (CURRENT, PREVIOUS):
         path = folder / name
         if not path.is_file():
             continue
         data = path.read_bytes()
         content, digest = data[:-_DIGEST], data[-_DIGEST:]
-        if hashlib.sha256(content).digest() == digest:
-            return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        try:
+            if hashlib.sha256(content).digest() != digest:
+                raise ValueError("its digest is wrong")
+            loaded = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+            check(loaded)
+            return loaded
+        except Exception as error:  # whatever unpacking and reading it stumbles over
+            why = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         then = "resuming from the previous one" if name == CURRENT else "starting from scratch"
-        warnings.warn(f"{path}: damaged checkpoint; {then}", stacklevel=2)
+        warnings.warn(f"{path}: damaged checkpoint ({why:.80}); {then}", stacklevel=2)
     return None
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from atlaslib.data.cohort import Cohort
 from atlaslib.data.splits import VALIDATION
@@ -24,6 +23,7 @@ from atlaslib.runs import (
     Run,
     create_run_folder,
     experiment_key,
+    is_finished,
     load_run,
     package_versions,
     run_folder,
@@ -31,6 +31,7 @@ from atlaslib.runs import (
 from atlaslib.training.batches import epoch_batches, epoch_order
 from atlaslib.training.checkpoints import StopRequest, locked
 from atlaslib.training.distributed import DistributedContext, join_processes
+from atlaslib.training.network import Custom, try_one_batch
 from atlaslib.training.progress import ProgressBar
 from atlaslib.training.state import TrainingState
 from atlaslib.training.step import TrainingError, TrainingSession, denormals_as_zero, peak_memory_mb
@@ -40,7 +41,7 @@ def train(
     recipe: Recipe,
     cohort: Cohort,
     out: str | Path | None = None,
-    model: nn.Module | None = None,
+    model: Custom | None = None,
     progress: bool = True,
     tensorboard: bool = False,
     after_epoch: Callable[[dict[str, float]], None] | None = None,
@@ -52,8 +53,12 @@ def train(
     kept (ties go to the lower loss). The test subjects are not touched.
 
     An interrupted run resumes from its last checkpoint and on a CPU ends with the same weights as
-    an uninterrupted one; Ctrl-C and SIGTERM save a checkpoint first. A finished run of the same
-    recipe, cohort and engine version is read, not repeated.
+    an uninterrupted one; Ctrl-C and SIGTERM save a checkpoint first (of a single process). A
+    finished run of the same recipe, cohort and engine version is read, not repeated.
+
+    The same seed gives the same weights on the same kind of processor with the same number of
+    threads (``torch.set_num_threads``), which the run's provenance records: sums that are split
+    otherwise are rounded otherwise.
 
     Under ``torchrun`` the processes share each batch (DistributedDataParallel) and the main process
     writes the files. The result is that of a single process up to rounding, except for what is
@@ -66,9 +71,11 @@ def train(
         The whole cohort, not one part of a split.
     out : path, optional
         The run's folder. None: one in ``atlaslib.home()/runs``, named by model, profile and key.
-    model : torch.nn.Module, optional
+    model : torch.nn.Module or function that makes one, optional
         Your own: maps (N, 1, H, W) intensities in 0..1 to (N, 1, H, W) logits, where H and W are
-        ``recipe.input_size()``, 232 x 196 for the paper's recipes. None: built from the recipe.
+        ``recipe.input_size()``, 232 x 196 for the paper's recipes. A copy of a module is trained;
+        a function is called after the seed is set. Needs ``out``, for no other run of yours is
+        found in its place. None: built from the recipe.
     progress : bool
     tensorboard : bool
         Also write the history for TensorBoard, to the folder ``tensorboard`` of the run.
@@ -87,16 +94,23 @@ def train(
         training in it, or the disk is full.
     TrainingError
         If the loss is no longer finite, or a batch does not fit into memory.
+    ValueError
+        If the model cannot be trained as the recipe says, or your own is given without ``out``.
     """
-    folder = Path(out) if out is not None else run_folder(recipe, cohort, model)
+    if model is not None and out is None:
+        raise ValueError("a model of your own needs out=, the folder of its run")
+    custom = "" if model is None else "model"
+    folder = Path(out) if out is not None else run_folder(recipe, cohort)
     context = join_processes()
+    if not is_finished(folder):
+        try_one_batch(recipe, model)
     if context.is_main:
-        create_run_folder(folder, recipe, experiment_key(recipe, cohort, model))
+        create_run_folder(folder, recipe, experiment_key(recipe, cohort, custom))
     context.barrier()
     if not (folder / "recipe.json").is_file():
         text = f"process {context.rank} cannot see the run; all processes must share its folder"
         raise DataError(f"{folder}: {text}")
-    if not (folder / "provenance.json").is_file():
+    if not is_finished(folder):
         with locked(folder) if context.is_main else contextlib.nullcontext(), denormals_as_zero():
             _train(
                 folder, recipe, cohort, model, context, progress and context.is_main, tensorboard,
@@ -110,7 +124,7 @@ def _train(
     folder: Path,
     recipe: Recipe,
     cohort: Cohort,
-    custom: nn.Module | None,
+    custom: Custom | None,
     context: DistributedContext,
     progress: bool,
     tensorboard: bool,
@@ -230,6 +244,7 @@ def _provenance(
         "cohort": cohort.fingerprint(),
         "engine": ENGINE,
         "profile": recipe.profile,
+        "custom": "" if session.custom is None else "model",
         "parameters": count_parameters(session.model),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "processes": context.size,

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from atlaslib.files import atomic_write, write_json
+from atlaslib.runs import COLUMNS, check_weights, seal
 from atlaslib.training.checkpoints import delete_checkpoints, load_checkpoint, save_checkpoint
 from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.step import TrainingError, TrainingSession
@@ -90,7 +91,7 @@ class TrainingState:
     def resume(self) -> None:
         """Resume from the newest intact checkpoint, if there is one."""
         session = self.session
-        content = load_checkpoint(self.folder, session.device)
+        content = load_checkpoint(self.folder, session.device, self._check_content)
         if content is None:
             return
         session.model.load_state_dict(content["model"])
@@ -107,6 +108,25 @@ class TrainingState:
             torch.set_rng_state(own.cpu())
             if session.device.type == "cuda" and on_gpu:
                 torch.cuda.set_rng_state(on_gpu[0].cpu())
+
+    def _check_content(self, content: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another network, or with something missing, before it is used."""
+        session = self.session
+        for name in ("model", "weights"):
+            check_weights(content[name], session.model)
+        if content["optimiser"].keys() != session.optimiser.state_dict().keys():
+            raise ValueError("it holds no state of the optimiser")
+        for place, parameter in enumerate(session.model.parameters()):
+            for value in content["optimiser"]["state"].get(place, {}).values():
+                if value.numel() > 1 and value.shape != parameter.shape:
+                    raise ValueError("its optimiser is that of another network")
+        if not all(set(row) == set(COLUMNS) for row in content["history"]):
+            raise ValueError("its history has other columns")
+        numbers = [*content["best"], content["step"], float(content["total"]), content["seconds"]]
+        if len(content["best"]) != 2 or not np.isfinite(numbers).all() or content["step"] < 0:
+            raise ValueError("its counters are not numbers")
+        if not content["random"] or content["scaler"] is None:
+            raise ValueError("it holds no random state")
 
     def _copy(self) -> dict[str, torch.Tensor]:
         state = self.session.model.state_dict().items()
@@ -133,18 +153,17 @@ class TrainingState:
         return len(scores) - 1 - scores.index(max(scores)) >= patience
 
     def _write_history(self) -> None:
-        columns = ["epoch", "loss", "validation_loss", "validation_cross_entropy",
-                   "validation_dice", "seconds"]  # fmt: skip
-        table = pd.DataFrame(self.history, columns=columns)
+        table = pd.DataFrame(self.history, columns=list(COLUMNS))
         atomic_write(self.folder / "history.csv", lambda name: table.to_csv(name, index=False))
 
     def finish(self, provenance: dict[str, Any]) -> None:
-        """Write the results; provenance comes last, since its file marks a complete run."""
+        """Write the results and seal them, which marks the run as finished."""
         provenance["seconds"] = sum(row["seconds"] for row in self.history)
         weights = self.weights
         atomic_write(self.folder / "weights.safetensors", lambda name: save_file(weights, name))
         self._write_history()
         write_json(self.folder / "provenance.json", provenance)
+        seal(self.folder)
         delete_checkpoints(self.folder)
 
 

@@ -20,13 +20,13 @@ from tqdm.auto import tqdm
 from atlaslib.data.cohort import Cohort
 from atlaslib.data.slices import SliceDataset
 from atlaslib.data.splits import split_cohort
-from atlaslib.models import build_model
 from atlaslib.models.device import best_device, fast_layout, half_precision
 from atlaslib.recipes import Recipe
 from atlaslib.training.augment import augment_batch
 from atlaslib.training.batches import Batches, epoch_order
 from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.memory import max_batch_size
+from atlaslib.training.network import Custom, new_network
 
 _COMPILE_FROM = 2000  # steps from which compiling the model for a GPU saves time overall
 
@@ -51,7 +51,7 @@ class TrainingSession:
 
     recipe: Recipe
     cohort: Cohort
-    custom: nn.Module | None
+    custom: Custom | None
     context: DistributedContext
     progress: bool
 
@@ -67,7 +67,7 @@ class TrainingSession:
             torch.cuda.reset_peak_memory_stats()
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.manual_seed(recipe.seed)
-        model = self.custom or build_model(recipe.model, **recipe.model_options())
+        model = new_network(recipe, self.custom)
         self.parts = split_cohort(self.cohort, recipe)
         with self.context.main_first():  # it makes the slice cache for all
             self.slices, self.validation = (

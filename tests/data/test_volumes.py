@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import re
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
 import pytest
-from volumes import AFFINE, box, save
+from volumes import AFFINE, box, head, save
 
 from atlaslib import DataError, load_cohort
+from atlaslib.data.slices import normalise
 from atlaslib.data.volumes import GRID, ORIGIN, brain_mask, read_image, read_scan
 
 
@@ -94,3 +97,80 @@ def test_a_rounded_affine_is_no_fault(tmp_path):
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(DataError, match="gone.nii: no such file"):
         read_image(tmp_path / "gone.nii")
+
+
+@pytest.mark.parametrize("factor", [1e300, 1e-40, 1e-300, 1.0])
+def test_intensities_of_any_size_are_scaled_alike(factor):
+    volume = head(1).astype(np.float64)
+    np.testing.assert_array_equal(normalise(volume * factor), normalise(volume))
+
+
+def test_a_small_range_far_from_zero_is_scaled_exactly():
+    volume = head(1).astype(np.float64)
+    np.testing.assert_array_equal(normalise(volume + 1e9), normalise(volume))
+
+
+def test_no_more_is_unpacked_than_the_header_promises(tmp_path):
+    """Two hundred megabytes of zeros behind the image take two hundred kilobytes on disk."""
+    content = nib.Nifti1Image(np.ones((4, 5, 6), np.uint8), np.eye(4)).to_bytes()
+    path = tmp_path / "bomb.nii.gz"
+    path.write_bytes(gzip.compress(content + bytes(200_000_000), 1))
+    tracemalloc.start()
+    image = read_image(path, "native")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert image.voxels.shape == (4, 5, 6)
+    assert peak < 20_000_000
+
+
+def test_a_header_that_promises_terabytes_is_one_line(tmp_path):
+    header = nib.Nifti1Header()
+    header.set_data_shape((30_000, 30_000, 30_000))
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    path = tmp_path / "large.nii.gz"
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(4000)))
+    with pytest.raises(DataError, match=r"large.nii.gz: its header promises .* GB, at most 4 GB"):
+        read_image(path, "native")
+
+
+def nifti_2() -> bytes:
+    return nib.Nifti2Image(np.ones((4, 5, 6), np.uint8), np.eye(4)).to_bytes()
+
+
+def mgh() -> bytes:
+    return nib.MGHImage(np.ones((4, 5, 6), np.uint8), np.eye(4)).to_bytes()
+
+
+def pair() -> bytes:
+    return nib.Nifti1Pair(np.ones((4, 5, 6), np.uint8), np.eye(4)).header.binaryblock + bytes(9)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (nifti_2(), "NIfTI-2"),
+        (mgh(), "MGH"),
+        (pair(), "the header of a pair .hdr/.img"),
+        (nib.AnalyzeImage(np.ones((4, 5, 6), np.uint8), np.eye(4)).header.binaryblock, "Analyze"),
+        (bytes(128) + b"DICM" + bytes(400), "DICOM"),
+        (b"NRRD0004" + bytes(400), "NRRD"),
+        (b"PK\x03\x04" + bytes(400), "a zip archive"),
+    ],
+)
+def test_images_of_other_kinds_are_named(content, kind, compressed, tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    with pytest.raises(DataError, match=f"scan.nii.gz: is {re.escape(kind)}.*expected NIfTI-1"):
+        read_image(path, "native")
+
+
+def test_two_placements_that_disagree_are_noticed(tmp_path):
+    image = nib.Nifti1Image(np.ones((4, 5, 6), np.uint8), np.eye(4))
+    image.set_sform(np.eye(4), 1)
+    moved = np.eye(4)
+    moved[0, 3] = 5
+    for qform, agree in ((np.eye(4), True), (moved, False)):
+        image.set_qform(qform, 1)
+        image.to_filename(tmp_path / "scan.nii")
+        assert read_image(tmp_path / "scan.nii", "native").consistent is agree

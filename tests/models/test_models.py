@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from atlaslib import build_model
-from atlaslib.models import count_parameters, layer_table
+from atlaslib import build_model, recipe
+from atlaslib.models import MODELS, count_parameters, layer_table
 from atlaslib.models.decoders import DECODERS, UpConvolution
 from atlaslib.models.resnet import TensorFlowUnit, Unit
+from atlaslib.recipes import PROFILES
 
 PAPER = {  # section 4: layer, output
     "conv1": (232, 196, 64),
@@ -198,3 +199,13 @@ def test_final_bias_moves_every_logit(name):
 def test_wrong_calls_are_refused(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_a_recipe_and_takes_its_slices(name, profile):
+    chosen = recipe(name, profile)
+    with torch.device("meta"):  # shapes alone: at the paper's widths nothing is computed
+        model = build_model(name, **chosen.model_options()).eval()
+        x = torch.zeros(2, 1 + 2 * chosen.context_slices, *chosen.input_size())
+        assert model(x).shape == (2, 1, *chosen.input_size())

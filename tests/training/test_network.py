@@ -1,0 +1,116 @@
+"""A network is tried before anything is written, and the caller's own stays as it is."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from atlaslib import evaluate, load_run, predict, recipe, train
+from atlaslib.files import DataError
+from atlaslib.training.network import new_network, try_one_batch
+
+RECIPE = recipe("baseline", "smoke", width=2, epochs=1)
+
+
+class Odd(nn.Module):
+    """A convolution whose output is changed."""
+
+    def __init__(self, change=lambda x: x):
+        super().__init__()
+        self.conv, self.change = nn.Conv2d(1, 1, 3, padding=1), change
+
+    def forward(self, x):
+        return self.change(self.conv(x))
+
+
+class Frozen(nn.Module):
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (Odd(lambda x: (x, x)), "got tuple"),
+        (Odd(lambda x: None), "got NoneType"),
+        (Odd(lambda x: {"out": x}), "got dict"),
+        (Odd(lambda x: x.long()), r"\(2, 1, 48, 40\), int64"),
+        (Odd(lambda x: x > 0), "bool"),
+        (Odd(lambda x: x[:, :, ::2]), r"got \(2, 1, 24, 40\)"),
+        (Odd(lambda x: x.squeeze(1)), r"got \(2, 48, 40\)"),
+        (Odd(lambda x: torch.cat([x, x], 1)), r"got \(2, 2, 48, 40\)"),
+        (Odd(lambda x: x.detach()), "do not depend on its parameters"),
+        (Odd(lambda x: x * torch.nan), "NaN or infinite"),
+        (Odd(lambda x: x.to("meta")), "on meta"),
+        (Odd(lambda x: 1 / 0), "ZeroDivisionError"),
+        (nn.Conv2d(3, 1, 3, padding=1), r"fails on slices \(2, 1, 48, 40\): RuntimeError"),
+        (nn.Linear(7, 1), "RuntimeError"),
+        (Frozen(), "no parameter to train"),
+        (nn.Conv2d(1, 1, 1).requires_grad_(False), "no parameter to train"),
+        (nn.Conv2d(1, 1, 3, padding=1, device="meta"), "on one device, found meta"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1, device="meta")), "cpu, meta"),
+        ("baseline", "expected a torch.nn.Module, .* got str"),
+        (3, "got int"),
+        (lambda: None, "got NoneType"),
+        (nn.Conv2d, "missing 3 required positional arguments"),
+    ],
+)
+def test_an_odd_network_is_one_line_and_leaves_no_folder(model, says, cohort, tmp_path):
+    with pytest.raises(ValueError, match=says) as error:
+        train(RECIPE, cohort, out=tmp_path / "run", model=model, progress=False)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_trying_changes_neither_the_network_nor_the_random_state():
+    mine = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 1, 3, padding=1))
+    before, state = copy.deepcopy(mine.state_dict()), torch.get_rng_state()
+    try_one_batch(RECIPE, mine)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(mine.state_dict()[name], value) for name, value in before.items())
+
+
+def test_an_empty_looking_module_is_not_replaced():
+    """The truth of a Sequential is its length."""
+    mine = nn.Sequential()
+    assert isinstance(new_network(RECIPE, mine), nn.Sequential)
+
+
+def test_your_own_needs_a_folder(cohort):
+    with pytest.raises(ValueError, match="needs out="):
+        train(RECIPE, cohort, model=nn.Conv2d(1, 1, 3, padding=1), progress=False)
+
+
+def test_a_second_seed_starts_from_the_same_weights_again(cohort, tmp_path):
+    mine = nn.Conv2d(1, 1, 3, padding=1)
+    before = copy.deepcopy(mine.state_dict())
+    first = train(RECIPE, cohort, out=tmp_path / "a", model=mine, progress=False)
+    again = train(RECIPE, cohort, out=tmp_path / "b", model=mine, progress=False)
+    assert all(torch.equal(mine.state_dict()[name], value) for name, value in before.items())
+    for name, value in first.model().state_dict().items():
+        assert torch.equal(again.model().state_dict()[name], value)
+        assert not torch.equal(before[name], value)
+
+
+def test_two_networks_that_print_alike_do_not_share_a_run(cohort, tmp_path):
+    """Known by its folder alone: another module of the same description gets its own weights."""
+    factory = [lambda: Odd(torch.sin), lambda: Odd(torch.cos)]
+    runs = [
+        train(RECIPE, cohort, out=tmp_path / str(number), model=make, progress=False)
+        for number, make in enumerate(factory)
+    ]
+    weights = [run.model().state_dict()["conv.weight"] for run in runs]
+    assert not torch.equal(*weights)
+    assert load_run(tmp_path / "0", factory[0]).provenance["custom"] == "model"
+
+
+def test_logits_that_are_no_numbers_are_never_an_empty_mask(cohort, tmp_path):
+    run = train(RECIPE, cohort, out=tmp_path / "run", model=Odd(), progress=False)
+    broken = load_run(tmp_path / "run", Odd(lambda x: x / 0))
+    assert run.recipe == broken.recipe
+    for use in (lambda: predict(broken, cohort[0]), lambda: evaluate(broken, cohort[:1])):
+        with pytest.raises(DataError, match="logits are NaN or infinite"):
+            use()
