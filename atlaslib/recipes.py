@@ -275,7 +275,7 @@ def recipe(name: str, profile: str = "quick", **changes: Value) -> Recipe:
     Parameters
     ----------
     name : str
-        "baseline", "resnet", or another model of :data:`atlaslib.models.MODELS`.
+        "baseline", "resnet", or another name in ``atlaslib.models.MODELS``.
     profile : {"smoke", "quick", "paper"}
     **changes
         Fields of :class:`Recipe` to change, for example ``learning_rate=0.01``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 from types import ModuleType
 
 import atlaslib
@@ -45,8 +46,9 @@ def page(title: str, text: str, modules: list[ModuleType]) -> str:
 
 
 def described(module: ModuleType) -> str:
-    """A module's docstring; single backquotes would be references."""
-    return (inspect.getdoc(module) or "").replace("``", "`").replace("`", "``")
+    """A module's docstring, in which `name` in single backquotes is code."""
+    text = inspect.getdoc(module) or ""
+    return re.sub(r"(:\w+:`[^`]+`|``[^`]+``)|`([^`]+)`", lambda m: m[1] or f"``{m[2]}``", text)
 
 
 def members(module: ModuleType) -> list[str]:
