@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import atlaslib
-from atlaslib.files import atomic_write, check_writable, make_folder
+from atlaslib.files import atomic_write, check_writable, make_folder, one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,8 +51,8 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object) -
 
 def _one_line(error: Exception, options: argparse.Namespace) -> str:
     """What went wrong; of an error that nobody foresaw, with the command's inputs."""
-    text = " ".join(str(error).split())
-    if isinstance(error, ValueError | OSError | RuntimeError) and text:
+    text = one_line(error)
+    if isinstance(error, ValueError | OSError | RuntimeError):
         return text
     text = "out of memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {text}"
     paths = [str(value) for value in vars(options).values() if isinstance(value, Path)]
@@ -269,8 +269,6 @@ def _predict(options: argparse.Namespace) -> None:
     run = atlaslib.load_run(options.folder)
     if not options.mask.name.endswith((".nii", ".nii.gz")):
         raise atlaslib.DataError(f"{options.mask}: the mask's name must end with .nii or .nii.gz")
-    if options.mask.exists():
-        raise atlaslib.DataError(f"{options.mask}: exists already and is not overwritten")
     check_writable(options.mask)
     mask = atlaslib.predict(run, options.t1)
     content = mask.to_bytes()

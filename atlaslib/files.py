@@ -7,10 +7,17 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+
+def one_line(text: object) -> str:
+    """A message without line breaks; of an error that has none, its kind."""
+    joined = " ".join(str(text).split())
+    return joined or type(text).__name__
 
 
 class DataError(ValueError):
@@ -25,7 +32,7 @@ class DataError(ValueError):
     """
 
     def __init__(self, message: str, kind: str = "data", blocks: bool = True) -> None:
-        super().__init__(" ".join(line.strip() for line in message.splitlines()))
+        super().__init__(one_line(message))
         self.kind = kind
         self.blocks = blocks
 
@@ -54,6 +61,7 @@ def shipped(name: str) -> Path:
 def read_bytes(path: Path) -> bytes:
     """The contents of a file; :class:`DataError` if it cannot be read."""
     try:
+        _check_regular(path, path.stat())
         return path.read_bytes()
     except OSError as error:
         raise open_error(path, error) from None
@@ -71,10 +79,17 @@ def open_error(path: Path, error: OSError) -> DataError:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, read once per process unless the file changes."""
     try:
-        stat = path.stat()
-        return _file_digest(path, stat.st_mtime_ns, stat.st_size)
+        found = path.stat()
+        _check_regular(path, found)
+        return _file_digest(path, found.st_mtime_ns, found.st_size)
     except OSError as error:
         raise open_error(path, error) from None
+
+
+def _check_regular(path: Path, found: os.stat_result) -> None:
+    """A pipe or a device would be read for ever."""
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise DataError(f"{path}: not a regular file", "unreadable")
 
 
 @cache
@@ -111,8 +126,8 @@ def atomic_write(path: Path, write: Callable[[str], object]) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise :class:`DataError` if no file of this name could be written, before time is spent."""
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; expected the name of a file", "permission")
+    if path.exists():
+        raise DataError(f"{path}: exists already and is not overwritten", "exists")
     probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         probe.touch(exist_ok=False)
@@ -129,7 +144,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror})", "permission") from None
-    check_writable(folder / "file")
+    check_writable(folder / secrets.token_hex(8))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -22,8 +22,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^\w{1,40}$")]
 Default = Literal["default"]  # the model's own default, which is the paper's value
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 Count = Annotated[int, Ge(1), Le(4096)]
-Share = Annotated[float, Gt(0), Le(1)]
-Positive = Annotated[float, Gt(0), Le(1e6)]
+Share = Annotated[float, Ge(1e-6), Le(1)]
+Positive = Annotated[float, Ge(1e-6), Le(1e6)]
 
 
 def setting(default: Value, purpose: str, unit: str = "") -> Any:
@@ -104,7 +104,9 @@ class Recipe:
         1.0, "of lesion pixels in the cross entropy (1 in section 4, 100 in the code)"
     )
     initial_prior: bool = setting(False, "start the final bias at the base rate; our choice")
-    learning_rate: Annotated[float, Gt(0), Le(10)] = setting(0.001, "of Adam (sections 4.1, 5.3)")
+    learning_rate: Annotated[float, Ge(1e-12), Le(10)] = setting(
+        0.001, "of Adam (sections 4.1, 5.3)"
+    )
     decay: bool = setting(False, "linear learning-rate decay to 0 over the run; our choice")
     batch_size: Count = setting(100, "of a step (sections 4.1, 5.3)", "slices")
     micro_batch: Count | None = setting(
@@ -124,9 +126,13 @@ class Recipe:
             try:
                 value = adapter.validate_python(given)
             except ValidationError:
-                shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:60]}..."
-                raise ValueError(f"{name}: expected {allowed(name)}, not {shown}") from None
-            object.__setattr__(self, name, value)  # 1 becomes 1.0 where a fraction may stand
+                shown = (
+                    given if isinstance(given, str | int | float | None) else type(given).__name__
+                )
+                text = f"{name}: expected {allowed(name)}, not {shown!a:.60}"
+                raise ValueError(text) from None
+            # 1 becomes 1.0 where a fraction may stand, and -0.0 becomes 0.0
+            object.__setattr__(self, name, value + 0.0 if type(value) is float else value)
 
     def model_options(self) -> dict[str, int | float | str | tuple[int, int]]:
         """The options that this recipe passes to :func:`atlaslib.build_model`."""
@@ -342,8 +348,10 @@ def parse_changes(pairs: list[str]) -> dict[str, Value]:
             raise ValueError(f"expected FIELD=VALUE, not {pair!r}")
         if field in ("name", "model", "profile"):
             raise ValueError(f"{field} cannot be set: NAME and --profile choose the recipe")
+        if field in changes:
+            raise ValueError(f"{field} is set twice")
         try:
             changes[field] = json.loads("null" if text.lower() == "none" else text.lower())
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             changes[field] = text
     return changes

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import nn
 from typing_extensions import TypedDict
 
 from atlaslib.data.cohort import Cohort
 from atlaslib.files import DataError, atomic_write, home, make_folder, read_bytes, write_json
-from atlaslib.models import build_model
+from atlaslib.networks import Custom, new_network, signature
 from atlaslib.recipes import Recipe
 
 #: The engine version. Raise it when a change to training or scoring alters the numbers of a run:
@@ -61,6 +61,7 @@ class Provenance(TypedDict):
     seconds: float
     packages: dict[str, str]
     split: _Split
+    signature: list[float]  # of logits of fixed noise
 
 
 @dataclass(frozen=True)
@@ -85,21 +86,24 @@ class Run:
     recipe: Recipe
     history: pd.DataFrame
     provenance: dict[str, Any]
-    custom: nn.Module | Callable[[], nn.Module] | None = None  # the user's own, for its structure
+    custom: Custom | None = None  # the user's own, for its structure
+    digest: str = ""  # SHA-256 of the weights, when the run was read
 
     def model(self) -> nn.Module:
         """The trained model, in evaluation mode, on the CPU."""
-        if self.custom is None:
-            model = build_model(self.recipe.model, **self.recipe.model_options())
-        elif isinstance(self.custom, nn.Module):
-            model = copy.deepcopy(self.custom)
-        else:
-            model = self.custom()
+        model = new_network(self.recipe, self.custom)
         path = self.folder / "weights.safetensors"
+        content = read_bytes(path)
+        if hashlib.sha256(content).hexdigest() != self.digest:
+            raise DataError(f"{path}: changed since the run was read")
         try:
-            weights = load_file(path)
+            weights = load(content)
             check_weights(weights, model)
             model.load_state_dict(weights)
+            if self.custom is not None:
+                found = signature(model, self.recipe)
+                if not np.allclose(found, self.provenance["signature"], rtol=1e-2, atol=1e-3):
+                    raise ValueError("with them, it computes other logits than when it was trained")
         except (SafetensorError, RuntimeError, ValueError, OSError) as error:
             raise DataError(f"{path}: not the weights of this run's model ({error})") from None
         return model.cpu().eval()
@@ -130,7 +134,7 @@ def check_weights(weights: Mapping[str, torch.Tensor], model: nn.Module) -> None
         found, wanted = ((tuple(t.shape), t.dtype) for t in (value, expected[name]))
         if found != wanted:
             raise ValueError(f"{name}: expected {wanted}, found {found}")
-        if not torch.isfinite(value).all():
+        if not (torch.isfinite(value) | (value == expected[name])).all():  # as a mask may have
             raise ValueError(f"{name}: NaN or infinite")
 
 
@@ -166,9 +170,7 @@ def _check_seal(folder: Path) -> None:
         raise DataError(f"{folder / _SEAL}: damaged; train the run again")
 
 
-def load_run(
-    folder: str | os.PathLike[str], model: nn.Module | Callable[[], nn.Module] | None = None
-) -> Run:
+def load_run(folder: str | os.PathLike[str], model: Custom | None = None) -> Run:
     """Read a finished run.
 
     Parameters
@@ -206,11 +208,11 @@ def load_run(
     key = _key(recipe, provenance["cohort"], provenance["engine"], custom)
     if (folder / "experiment.txt").read_text().strip() != key:
         raise DataError(f"{folder}: its recipe and provenance are not those of its experiment.txt")
-    if "model" in custom and model is None:
-        raise DataError(
-            f"{folder}: trained a network of your own: give it, load_run(folder, model)"
-        )
-    return Run(folder, recipe, history, dict(provenance), model)
+    if ("model" in custom) != (model is not None):
+        trained = "a network of your own" if custom else f"the model {recipe.model!r}"
+        raise DataError(f"{folder}: trained {trained}; load_run(folder, model) is for your own")
+    digest = _sums(folder)["weights.safetensors"].split()[0]
+    return Run(folder, recipe, history, dict(provenance), model, digest)
 
 
 @cache
@@ -263,16 +265,21 @@ def create_run_folder(folder: Path, recipe: Recipe, key: str) -> None:
     DataError
         If the folder holds another experiment, an edited one, or other files.
     """
-    make_folder(folder)
+    if not is_finished(folder):  # a finished one may be read from where nothing can be written
+        make_folder(folder)
     key_file = folder / "experiment.txt"
     if key_file.is_file():
         if read_bytes(key_file).decode(errors="replace").strip() != key:
             raise DataError(f"{folder}: contains a run of another recipe, cohort or engine version")
     elif any(not path.name.startswith(".") for path in folder.iterdir()):
         raise DataError(f"{folder}: is not empty and contains no run; choose another folder")
-    # the key comes first: a process killed here must not leave a folder that is refused forever
-    atomic_write(key_file, lambda name: Path(name).write_text(key + "\n"))
+    else:  # the key comes first: a process killed here must not leave a folder refused forever
+        atomic_write(key_file, lambda name: Path(name).write_text(key + "\n"))
     if not (folder / "recipe.json").is_file():
         write_json(folder / "recipe.json", dataclasses.asdict(recipe))
-    elif read_recipe(folder).key() != recipe.key():
-        raise DataError(f"{folder / 'recipe.json'}: edited; it is not the recipe of this run")
+    elif read_recipe(folder) != recipe:
+        raise DataError(f"{folder / 'recipe.json'}: it is not the recipe of this run")
+    over = (folder / "provenance.json").is_file() and not (folder / "checkpoint.pt").is_file()
+    if over and not is_finished(folder):
+        text = "was trained to its end, but its SHA256SUMS is missing; choose another folder"
+        raise DataError(f"{folder}: {text}")

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import atlaslib
 
-SHARED = ("files", "recipes", "runs")
+SHARED = ("files", "recipes", "networks", "runs")
 
 
 def pages() -> dict[str, str]:

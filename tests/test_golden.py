@@ -54,7 +54,9 @@ MUTATIONS = {
         "scoring", "evaluation/scoring.py", "pos_weight * missed + wrong",
         "pos_weight * (missed + wrong)",
     ),
-    "test-time augmentation": ("scoring", "evaluation/inference.py", ".flip(3)) / 2", ") / 2"),
+    "test-time augmentation": (
+        "scoring", "evaluation/inference.py", ".float().flip(3)) / 2", ".float()) / 2",
+    ),
     "percentile": (
         "cohort", "data/slices.py", "PERCENTILES = (1.0, 99.0)", "PERCENTILES = (2.0, 98.0)",
     ),

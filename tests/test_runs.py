@@ -20,6 +20,7 @@ from torch import nn
 from atlaslib import Cohort, DataError, load_run, recipe, runs
 from atlaslib.files import write_json
 from atlaslib.models import build_model
+from atlaslib.networks import signature
 from atlaslib.runs import create_run_folder, experiment_key, run_folder
 
 RECIPE = recipe("zero", "smoke", seed=3)
@@ -32,6 +33,7 @@ PROVENANCE = {
     "source": "by hand", "cohort": "ba9876543210", "engine": runs.ENGINE, "profile": "smoke",
     "custom": "", "parameters": 1, "device": "CPU", "processes": 1, "threads": 2,
     "peak_memory_mb": 10.5, "seconds": 2.75, "packages": {"torch": "2"},
+    "signature": [0.0, 1.0],
     "split": {"train": ["031840", "031843"], "validation": ["031841"], "test": ["031842"]},
 }  # fmt: skip
 
@@ -42,7 +44,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def write_run(folder: Path, model: nn.Module, custom: str = "", **provenance: object) -> Path:
     """A finished run, as training writes it."""
-    about = PROVENANCE | {"custom": custom} | provenance
+    found = signature(copy.deepcopy(model), RECIPE)
+    about = PROVENANCE | {"custom": custom, "signature": found} | provenance
     create_run_folder(folder, RECIPE, runs._key(RECIPE, "ba9876543210", runs.ENGINE, custom))
     save_file(model.state_dict(), folder / "weights.safetensors")
     HISTORY.to_csv(folder / "history.csv", index=False)
@@ -63,7 +66,7 @@ def test_a_finished_folder_is_read(folder):
     run = load_run(str(folder))
     assert (run.folder, run.recipe) == (folder, RECIPE)
     pd.testing.assert_frame_equal(run.history, HISTORY)
-    assert run.provenance == PROVENANCE
+    assert run.provenance == PROVENANCE | {"signature": [-3.0, 0.0]}
     model = run.model()
     assert not model.training
     logits = model(torch.rand(2, 1, 8, 8))
@@ -242,7 +245,7 @@ def test_a_folder_with_other_files_is_refused_and_left_unchanged(tmp_path):
 def test_an_unfinished_run_with_an_edited_recipe_is_not_taken_up(tmp_path):
     create_run_folder(tmp_path / "run", RECIPE, "0123456789ab")
     write_json(tmp_path / "run" / "recipe.json", dataclasses.asdict(recipe("zero", "smoke")))
-    with pytest.raises(DataError, match=r"recipe\.json: edited"):
+    with pytest.raises(DataError, match=r"recipe\.json: it is not the recipe of this run"):
         create_run_folder(tmp_path / "run", RECIPE, "0123456789ab")
 
 

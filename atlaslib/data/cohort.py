@@ -149,7 +149,7 @@ class Cohort(Sequence[Scan]):
         """
         if by not in ("subject", "site", "scan"):
             raise ValueError(f"split by 'subject', 'site' or 'scan', not by {by!r}")
-        if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
+        if len(fractions) != 3 or not min(fractions) > 0 or abs(sum(fractions) - 1) > 1e-9:
             raise ValueError(f"split needs three positive fractions that sum to 1, not {fractions}")
         scans = self.labelled.scans
         # sorted, so that the split depends only on the names, not on the order of the scans

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from atlaslib.files import read_bytes
+
 
 def subject_key(text: object) -> str:
     """A subject's name without what differs between releases and spreadsheets.
@@ -123,14 +125,15 @@ def read_tables(path: Path) -> list[pd.DataFrame]:
     """
     found = []
     if path.suffix.casefold() == ".csv":
-        content = path.read_bytes()
+        content = read_bytes(path)
         utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # Excel's "Unicode"
         text = content.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pd.errors.ParserWarning)  # rows longer than the header
             for separator, header in itertools.product(",;\t", (0, 1)):
                 with contextlib.suppress(ValueError):  # pandas' ParserError is one
-                    _check_width(text.partition("\n")[0].count(separator))
+                    first = text.split("\n", 2)[:2]  # above the names there may be a title
+                    _check_width(max(line.count(separator) for line in first))
                     file = io.StringIO(text)
                     found.append(pd.read_csv(file, sep=separator, header=header, index_col=False))
         if not found:

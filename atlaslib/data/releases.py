@@ -114,6 +114,8 @@ def survey(root: str | os.PathLike[str]) -> Survey:
     DataError
         If there is no such folder, or no scan of ATLAS in it.
     """
+    if not os.fspath(root):
+        raise DataError("no folder is named; expected one that holds ATLAS", "missing")
     root = Path(root).expanduser()
     try:
         is_folder = stat.S_ISDIR(root.stat().st_mode)

@@ -89,7 +89,9 @@ def _brain_indices() -> np.ndarray:
 def _scale_into(levels: np.ndarray, planes: np.ndarray, limits: np.ndarray) -> None:
     """Scale planes into ``levels``, without the rows and columns that do not fit."""
     low, high = limits
-    if not np.isfinite(limits).all() or high <= low:
+    with np.errstate(all="ignore"):
+        factor = (LEVELS[1] - LEVELS[0]) / (high - low)
+    if not np.isfinite([*limits, factor]).all() or high <= low:
         text = f"the brain's intensities range from {low:g} to {high:g}: nothing to scale"
         raise DataError(text, "constant")
     table = _to_levels(np.arange(256), low, high)

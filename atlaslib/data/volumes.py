@@ -94,8 +94,8 @@ def read_image(path: Path, space: str = "MNI") -> Image:
     if not np.isfinite(stored).all() or np.linalg.matrix_rank(stored[:3, :3]) < 3:
         raise DataError(f"{path}: the header's affine is singular or not finite", "affine")
     oriented = bool(image.header["sform_code"] or image.header["qform_code"])
-    consistent = _forms_agree(image)
     try:
+        consistent = _forms_agree(image)
         image = _without_copy(image, content)
         image = nib.as_closest_canonical(image)
         voxels = np.asanyarray(image.dataobj)
@@ -110,6 +110,8 @@ def _unzipped(path: Path, content: bytes) -> bytes:
     """Decompress a gzip file as far as its header says that it has voxels, and no further."""
     with igzip.open(io.BytesIO(content)) as file:
         head = file.read(_HEADER)
+    if len(head) < 348:
+        return head
     _check_kind(path, head)
     header = nib.Nifti1Header.from_fileobj(io.BytesIO(head), check=False)
     voxels = math.prod(max(int(n), 1) for n in header["dim"][1 : 1 + min(header["dim"][0], 7)])

@@ -2,5 +2,5 @@
 
 In: a run or a network, and scans. Out: logits, masks in the scan's own geometry, tables with one
 row per scan, bootstrap intervals; networks to publish, with their cards.
-May import: runs, synthetic, data, recipes, models, files.
+May import: runs, synthetic, data, networks, recipes, models, files.
 """

@@ -20,6 +20,7 @@ from atlaslib.data.slices import GRID, SliceDataset, normalise, to_slices, to_vo
 from atlaslib.data.volumes import Image, read_t1
 from atlaslib.files import DataError
 from atlaslib.models.device import best_device, fast_layout, half_precision
+from atlaslib.networks import checked_logits
 from atlaslib.recipes import Recipe
 from atlaslib.runs import Run
 
@@ -68,9 +69,10 @@ def logit_chunks(
     for stack in stacks.split(slices_per_pass(device, recipe)):
         x = to_model_input(images[stack], recipe) / 255
         with torch.autocast(device.type, half, enabled=half is not None):
-            logits = model(x).float()
-            if recipe.flip_tta:
-                logits = (logits + model(x.flip(3)).float().flip(3)) / 2
+            mirrored = x.flip(3) if recipe.flip_tta else None  # before a model may change x
+            logits = checked_logits(model, x).float()
+            if mirrored is not None:
+                logits = (logits + checked_logits(model, mirrored).float().flip(3)) / 2
         if not torch.isfinite(logits).all():
             text = (
                 "the network's logits are NaN or infinite: it is damaged, or its training diverged"

@@ -1,5 +1,5 @@
 """The claims of the 2018 report, and the experiments that test them.
 
 In: a cohort and a profile. Out: the tables in ``data/results/claims``, and a verdict on each claim.
-May import: training, evaluation, runs, synthetic, data, recipes, models, files.
+May import: training, evaluation, runs, synthetic, data, networks, recipes, models, files.
 """

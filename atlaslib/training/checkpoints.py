@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from atlaslib.files import DataError, atomic_write
+from atlaslib.files import DataError, atomic_write, one_line
 
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 _DIGEST = 32  # bytes of the SHA-256 that follows the content
@@ -53,11 +53,11 @@ def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
 
 
 def load_checkpoint(
-    folder: Path, device: torch.device, check: Callable[[dict[str, Any]], None]
-) -> dict[str, Any] | None:
-    """The newest intact checkpoint, or None; warns of each damaged one.
+    folder: Path, device: torch.device, restore: Callable[[dict[str, Any]], None]
+) -> bool:
+    """Restore the newest intact checkpoint; False if there is none. Warns of each damaged one.
 
-    ``check`` raises an error if a checkpoint's content is not that of the run.
+    ``restore`` takes a checkpoint's content; any error that it raises means that it is damaged.
     """
     for name in (CURRENT, PREVIOUS):
         path = folder / name
@@ -68,14 +68,13 @@ def load_checkpoint(
         try:
             if hashlib.sha256(content).digest() != digest:
                 raise ValueError("its digest is wrong")
-            loaded = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-            check(loaded)
-            return loaded
+            restore(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
+            return True
         except Exception as error:  # whatever unpacking and reading it stumbles over
-            why = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+            why = one_line(error)
         then = "resuming from the previous one" if name == CURRENT else "starting from scratch"
         warnings.warn(f"{path}: damaged checkpoint ({why:.80}); {then}", stacklevel=2)
-    return None
+    return False
 
 
 def delete_checkpoints(folder: Path) -> None:

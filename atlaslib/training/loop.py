@@ -17,6 +17,7 @@ from atlaslib.data.splits import VALIDATION
 from atlaslib.evaluation.scoring import validate
 from atlaslib.files import DataError
 from atlaslib.models import count_parameters
+from atlaslib.networks import Custom
 from atlaslib.recipes import Recipe
 from atlaslib.runs import (
     ENGINE,
@@ -31,10 +32,10 @@ from atlaslib.runs import (
 from atlaslib.training.batches import epoch_batches, epoch_order
 from atlaslib.training.checkpoints import StopRequest, locked
 from atlaslib.training.distributed import DistributedContext, join_processes
-from atlaslib.training.network import Custom, try_one_batch
 from atlaslib.training.progress import ProgressBar
 from atlaslib.training.state import TrainingState
 from atlaslib.training.step import TrainingError, TrainingSession, denormals_as_zero, peak_memory_mb
+from atlaslib.training.trial import try_one_batch
 
 
 def train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from atlaslib.files import atomic_write, write_json
-from atlaslib.runs import COLUMNS, check_weights, seal
+from atlaslib.networks import new_network, signature
+from atlaslib.runs import COLUMNS, check_weights, experiment_key, seal
 from atlaslib.training.checkpoints import delete_checkpoints, load_checkpoint, save_checkpoint
 from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.step import TrainingError, TrainingSession
@@ -26,6 +28,8 @@ class TrainingState:
 
     def __init__(self, folder: Path, session: TrainingSession, context: DistributedContext) -> None:
         self.folder, self.session, self.context = folder, session, context
+        custom = "" if session.custom is None else "model"
+        self.experiment = experiment_key(session.recipe, session.cohort, custom)
         self.history: list[dict[str, float]] = []
         self.best = (-1.0, 0.0)  # validation Dice, minus validation loss
         self.weights = self._copy()
@@ -74,6 +78,7 @@ class TrainingState:
         random = self.context.gather([_random_states()])
         if self.context.is_main:
             content = {
+                "experiment": self.experiment,
                 "model": self.session.model.state_dict(),
                 "optimiser": self.session.optimiser.state_dict(),
                 "scaler": self.session.scaler.state_dict(),
@@ -91,27 +96,34 @@ class TrainingState:
     def resume(self) -> None:
         """Resume from the newest intact checkpoint, if there is one."""
         session = self.session
-        content = load_checkpoint(self.folder, session.device, self._check_content)
-        if content is None:
-            return
+        fresh = copy.deepcopy([session.model.state_dict(), session.optimiser.state_dict()])
+        if not load_checkpoint(self.folder, session.device, self._restore):
+            session.model.load_state_dict(fresh[0])  # a damaged one may have been read in part
+            session.optimiser.load_state_dict(fresh[1])
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        session = self.session
+        self._check_content(content)
         session.model.load_state_dict(content["model"])
         session.optimiser.load_state_dict(content["optimiser"])
         if content["scaler"] and session.scaler.is_enabled():  # the device may have changed
             session.scaler.load_state_dict(content["scaler"])
-        self.history, self.best = content["history"], tuple(content["best"])
-        self.weights = {name: value.cpu() for name, value in content["weights"].items()}
-        self.step, self.total = content["step"], content["total"]
-        self._earlier = content["seconds"]
         # with another number of processes, each keeps the state that its seed has given it
         if len(content["random"]) == self.context.size:
             own, *on_gpu = content["random"][self.context.rank]
             torch.set_rng_state(own.cpu())
             if session.device.type == "cuda" and on_gpu:
                 torch.cuda.set_rng_state(on_gpu[0].cpu())
+        self.history, self.best = content["history"], tuple(content["best"])
+        self.weights = {name: value.cpu() for name, value in content["weights"].items()}
+        self.step, self.total = content["step"], content["total"]
+        self._earlier = content["seconds"]
 
     def _check_content(self, content: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network, or with something missing, before it is used."""
         session = self.session
+        if content["experiment"] != self.experiment:
+            raise ValueError("it is of another run")
         for name in ("model", "weights"):
             check_weights(content[name], session.model)
         if content["optimiser"].keys() != session.optimiser.state_dict().keys():
@@ -120,10 +132,14 @@ class TrainingState:
             for value in content["optimiser"]["state"].get(place, {}).values():
                 if value.numel() > 1 and value.shape != parameter.shape:
                     raise ValueError("its optimiser is that of another network")
-        if not all(set(row) == set(COLUMNS) for row in content["history"]):
-            raise ValueError("its history has other columns")
+        history = content["history"]
+        if [row["epoch"] for row in history] != list(range(1, len(history) + 1)):
+            raise ValueError("its history is not one row for each epoch")
+        if len(history) > session.recipe.epochs or set(COLUMNS) != set().union(COLUMNS, *history):
+            raise ValueError("its history is that of another run")
         numbers = [*content["best"], content["step"], float(content["total"]), content["seconds"]]
-        if len(content["best"]) != 2 or not np.isfinite(numbers).all() or content["step"] < 0:
+        counted = isinstance(content["step"], int) and content["step"] >= 0
+        if len(content["best"]) != 2 or not np.isfinite(numbers).all() or not counted:
             raise ValueError("its counters are not numbers")
         if not content["random"] or content["scaler"] is None:
             raise ValueError("it holds no random state")
@@ -159,7 +175,11 @@ class TrainingState:
     def finish(self, provenance: dict[str, Any]) -> None:
         """Write the results and seal them, which marks the run as finished."""
         provenance["seconds"] = sum(row["seconds"] for row in self.history)
-        weights = self.weights
+        weights, session = self.weights, self.session
+        network = new_network(session.recipe, session.custom)
+        check_weights(weights, network)
+        network.load_state_dict(weights)
+        provenance["signature"] = signature(network, session.recipe)
         atomic_write(self.folder / "weights.safetensors", lambda name: save_file(weights, name))
         self._write_history()
         write_json(self.folder / "provenance.json", provenance)

@@ -20,19 +20,23 @@ from tqdm.auto import tqdm
 from atlaslib.data.cohort import Cohort
 from atlaslib.data.slices import SliceDataset
 from atlaslib.data.splits import split_cohort
+from atlaslib.files import one_line
 from atlaslib.models.device import best_device, fast_layout, half_precision
+from atlaslib.networks import Custom, new_network
 from atlaslib.recipes import Recipe
 from atlaslib.training.augment import augment_batch
 from atlaslib.training.batches import Batches, epoch_order
 from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.memory import max_batch_size
-from atlaslib.training.network import Custom, new_network
 
 _COMPILE_FROM = 2000  # steps from which compiling the model for a GPU saves time overall
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message is one clear line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 @contextlib.contextmanager

@@ -180,7 +180,7 @@ def test_a_run_can_be_resumed_on_another_gpu(cohort, tmp_path):
 
 
 def test_other_errors_are_not_mistaken_for_out_of_memory(cohort, tmp_path):
-    with pytest.raises(RuntimeError, match="channels"):
+    with pytest.raises(ValueError, match="channels"):
         train(RECIPE, cohort, out=tmp_path / "r", model=nn.Conv2d(3, 1, 1), progress=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 
 from atlaslib import evaluate, load_run, predict, recipe, train
 from atlaslib.files import DataError
-from atlaslib.training.network import new_network, try_one_batch
+from atlaslib.networks import new_network
+from atlaslib.training.trial import try_one_batch
 
 RECIPE = recipe("baseline", "smoke", width=2, epochs=1)
 
@@ -50,7 +52,7 @@ class Frozen(nn.Module):
         (nn.Linear(7, 1), "RuntimeError"),
         (Frozen(), "no parameter to train"),
         (nn.Conv2d(1, 1, 1).requires_grad_(False), "no parameter to train"),
-        (nn.Conv2d(1, 1, 3, padding=1, device="meta"), "on one device, found meta"),
+        (nn.Conv2d(1, 1, 3, padding=1, device="meta"), "on the CPU, found meta"),
         (nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1, device="meta")), "cpu, meta"),
         ("baseline", "expected a torch.nn.Module, .* got str"),
         (3, "got int"),
@@ -107,10 +109,66 @@ def test_two_networks_that_print_alike_do_not_share_a_run(cohort, tmp_path):
     assert load_run(tmp_path / "0", factory[0]).provenance["custom"] == "model"
 
 
+class Logarithm(Odd):
+    """Infinite where a slice is exactly 0, as air is."""
+
+    def forward(self, x):
+        return self.conv(x) + x.log()
+
+
 def test_logits_that_are_no_numbers_are_never_an_empty_mask(cohort, tmp_path):
-    run = train(RECIPE, cohort, out=tmp_path / "run", model=Odd(), progress=False)
-    broken = load_run(tmp_path / "run", Odd(lambda x: x / 0))
-    assert run.recipe == broken.recipe
-    for use in (lambda: predict(broken, cohort[0]), lambda: evaluate(broken, cohort[:1])):
+    untrained = dataclasses.replace(RECIPE, epochs=0)
+    run = train(untrained, cohort, out=tmp_path / "run", model=Logarithm, progress=False)
+    for use in (lambda: predict(run, cohort[0]), lambda: evaluate(run, cohort[:1])):
         with pytest.raises(DataError, match="logits are NaN or infinite"):
             use()
+
+
+def test_a_network_that_computes_otherwise_is_not_the_one_that_was_trained(cohort, tmp_path):
+    """The same names and shapes, another forward pass."""
+    train(RECIPE, cohort, out=tmp_path / "run", model=Odd, progress=False)
+    assert load_run(tmp_path / "run", Odd).model() is not None
+    with pytest.raises(DataError, match="computes other logits"):
+        load_run(tmp_path / "run", lambda: Odd(torch.neg)).model()
+
+
+def test_a_function_that_returns_one_module_twice_gives_each_run_its_own(cohort, tmp_path):
+    mine = Odd()
+    before = copy.deepcopy(mine.state_dict())
+    for name in "ab":
+        train(RECIPE, cohort, out=tmp_path / name, model=lambda: mine, progress=False)
+    assert all(torch.equal(mine.state_dict()[name], value) for name, value in before.items())
+
+
+class OnlyWhileTraining(Odd):
+    def forward(self, x):
+        if not self.training:
+            raise RuntimeError("line one\nline two")
+        return self.conv(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (OnlyWhileTraining, r"fails on slices \(1, 1, 48, 40\): RuntimeError: line one line two"),
+        (lambda: nn.LazyConv2d(1, 3, padding=1), "model: "),
+        (lambda: nn.Conv2d(1, 1, 3, padding=1, dtype=torch.complex64), "model: "),
+        (lambda: torch.jit.script(Odd()), "model: "),
+        (lambda: (_ for _ in ()).throw(ValueError("a\nb")), "cannot be made or copied: a b"),
+    ],
+)
+def test_what_would_fail_later_is_tried_first(make, says, cohort, tmp_path):
+    with pytest.raises(ValueError, match=says) as error:
+        train(RECIPE, cohort, out=tmp_path / "run", model=make, progress=False)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_infinite_mask_in_a_buffer_is_no_damage(cohort, tmp_path):
+    def make():
+        network = Odd()
+        network.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+        return network
+
+    run = train(RECIPE, cohort, out=tmp_path / "run", model=make, progress=False)
+    assert torch.isinf(run.model().mask[1])

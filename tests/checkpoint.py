@@ -1,0 +1,17 @@
+"""Reading a run's newest checkpoint, as resuming does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atlaslib.training.checkpoints import load_checkpoint
+
+
+def newest(folder: Path) -> Any:
+    """Its content; None if there is no intact one."""
+    found: list[Any] = []
+    load_checkpoint(folder, torch.device("cpu"), found.append)
+    return found[-1] if found else None
