@@ -24,11 +24,21 @@ Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 Count = Annotated[int, Ge(1), Le(4096)]
 Share = Annotated[float, Ge(1e-6), Le(1)]
 Positive = Annotated[float, Ge(1e-6), Le(1e6)]
+Rate = Annotated[float, Ge(1e-12), Le(10)]
+Dropout = Annotated[float, Ge(0), Lt(1)]
+Groups = Annotated[int, Ge(1), Le(4)]
+Stride = Annotated[int, Ge(1), Le(2)]
+Levels = Annotated[int, Ge(2), Le(7)]
 
 
 def setting(default: Value, purpose: str, unit: str = "") -> Any:
     """A field of a recipe, with what `atlaslib recipe` says of it."""
     return dataclasses.field(default=default, metadata={"purpose": purpose, "unit": unit})
+
+
+def own(purpose: str, unit: str = "") -> Any:
+    """A field that is left to the model unless it is set."""
+    return setting("default", purpose, unit)
 
 
 @dataclass(frozen=True)
@@ -51,33 +61,21 @@ class Recipe:
     seed: Seed = setting(0, "of weights, slice order and dropout; our choice")
 
     # the model
-    width: Count | Default = setting("default", "of the first convolution", "channels")
-    dropout: Annotated[float, Ge(0), Lt(1)] | Default = setting(
-        "default", "baseline: share of activations dropped (section 4.1)"
+    width: Count | Default = own("of the first convolution", "channels")
+    dropout: Dropout | Default = own("baseline: share of activations dropped (section 4.1)")
+    unit: Literal["paper", "tensorflow"] | Default = own(
+        "resnet: the unit of the paper (section 5.2) or of TensorFlow's model"
     )
-    unit: Literal["paper", "tensorflow"] | Default = setting(
-        "default", "resnet: the unit of the paper (section 5.2) or of TensorFlow's model"
+    units: Count | Default = own("resnet: residual units in all (section 5.2)")
+    groups: Groups | Default = own('resnet: groups of equal width; our reading of "20 units"')
+    fourth_stride: Stride | Default = own("resnet: stride of the fourth group; our reading")
+    vector: Count | Default = own("resnet: last encoder layer (section 5.2)", "numbers")
+    decoder: Literal["unet", "unet without skips", "map", "vector"] | Default = own(
+        "baseline, resnet: from the encoder's maps to a mask"
     )
-    units: Count | Default = setting("default", "resnet: residual units in all (section 5.2)")
-    groups: Annotated[int, Ge(1), Le(4)] | Default = setting(
-        "default", 'resnet: groups of equal width; our reading of "20 units"'
-    )
-    fourth_stride: Annotated[int, Ge(1), Le(2)] | Default = setting(
-        "default", "resnet: stride of the fourth group; our reading"
-    )
-    vector: Count | Default = setting(
-        "default", "resnet: length of the last encoder layer (section 5.2)", "numbers"
-    )
-    decoder: Literal["unet", "unet without skips", "map", "vector"] | Default = setting(
-        "default", "baseline, resnet: from the encoder's maps to a mask"
-    )
-    map_width: Count | Default = setting(
-        "default", 'baseline: of the map of a "map" or "vector" decoder', "channels"
-    )
-    normalise: bool | Default = setting("default", "baseline: batch normalisation in the encoder")
-    levels: Annotated[int, Ge(2), Le(7)] | Default = setting(
-        "default", "residual_unet, dynunet: resolution levels, halved each time"
-    )
+    map_width: Count | Default = own('baseline: for decoders "map" and "vector"', "channels")
+    normalise: bool | Default = own("baseline: batch normalisation in the encoder")
+    levels: Levels | Default = own("residual_unet, dynunet: resolutions, halved each time")
 
     # the data
     split: Literal["subject", "scan", "slice", "slice inverted"] = setting(
@@ -85,9 +83,7 @@ class Recipe:
     )
     split_seed: Seed = setting(0, "of the split; our choice")
     window: bool = setting(False, "crop slices to the 184 x 152 pixels around the brain")
-    downsample: Annotated[int, Ge(1), Le(16)] = setting(
-        1, "factor by which rows and columns are reduced", "pixels"
-    )
+    downsample: Annotated[int, Ge(1), Le(16)] = setting(1, "factor by which sizes are reduced")
     flip: bool = setting(False, "mirror half of the training slices left to right; our choice")
     augment: bool = setting(False, "random geometry, contrast, bias field and noise in training")
     context_slices: Annotated[int, Ge(0), Le(20)] = setting(
@@ -104,14 +100,10 @@ class Recipe:
         1.0, "of lesion pixels in the cross entropy (1 in section 4, 100 in the code)"
     )
     initial_prior: bool = setting(False, "start the final bias at the base rate; our choice")
-    learning_rate: Annotated[float, Ge(1e-12), Le(10)] = setting(
-        0.001, "of Adam (sections 4.1, 5.3)"
-    )
+    learning_rate: Rate = setting(0.001, "of Adam (sections 4.1, 5.3)")
     decay: bool = setting(False, "linear learning-rate decay to 0 over the run; our choice")
     batch_size: Count = setting(100, "of a step (sections 4.1, 5.3)", "slices")
-    micro_batch: Count | None = setting(
-        None, "at once, to save memory: gradients accumulate; none: the batch", "slices"
-    )
+    micro_batch: Count | None = setting(None, "at once: gradients accumulate; none: all", "slices")
     clip_norm: Positive = setting(5.0, "largest gradient norm (code)")
     epochs: Annotated[int, Ge(0), Le(100_000)] = setting(
         40, "passes over the training slices; our choice: the paper gives none", "epochs"
