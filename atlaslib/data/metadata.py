@@ -37,6 +37,7 @@ def _session_key(text: object) -> str:
 
 _MOST_COLUMNS = 1000  # of a table of subjects; that of release 1.1 has 13
 _SESSION = re.compile(r"(?i)(?:t|ses-?|session ?)?(\d+)(?:\.0)?")
+_SUBJECT = re.compile(r"(?i)subj|participant|\bid\b|_id$")  # of columns that match alike
 _SESSIONS = ("session", "sessions", "session id", "ses", "visit", "timepoint", "time point")
 
 
@@ -69,12 +70,19 @@ def join_metadata(table: pd.DataFrame, metadata: Sequence[pd.DataFrame]) -> pd.D
     scans = table.subject + "-" + table.session
     keys = {subject_key: table.subject.map(subject_key), _scan_key: scans.map(_scan_key)}
     candidates = [
-        (sheet[name].map(key).isin(set(values)).sum(), len(sheet.columns), key, name, sheet)
+        (
+            sheet[name].map(key).isin(set(values)).sum(),
+            bool(_SUBJECT.search(str(name))),
+            len(sheet.columns),
+            key,
+            name,
+            sheet,
+        )
         for sheet in metadata
         for name in sheet
         for key, values in keys.items()
     ]
-    best = max(candidates, key=itemgetter(0, 1), default=None)
+    best = max(candidates, key=itemgetter(0, 1, 2), default=None)
     if best is None or best[0] == 0:
         return table
     *_, key, column, chosen = best

@@ -10,6 +10,7 @@ import pytest
 import trees
 
 from atlaslib import DataError, load_cohort
+from atlaslib.data.metadata import join_metadata
 
 
 @pytest.mark.parametrize("inside", ["", "Site8"])
@@ -143,3 +144,13 @@ def test_a_damaged_workbook_is_one_line(tmp_path):
     with pytest.raises(DataError, match=r"metadata.xlsx: not a readable table") as error:
         cohort.table()
     assert "\n" not in str(error.value)
+
+
+def test_of_columns_that_name_as_many_subjects_the_one_called_so_is_joined():
+    """A column of matched controls holds the same subjects in another order."""
+    scans = pd.DataFrame({"subject": ["031840", "031841"], "session": ["t01", "t01"]})
+    sheet = pd.DataFrame(
+        {"control": [31841, 31840], "INDI Subject ID": [31840, 31841], "age": [50, 60]}
+    )
+    for columns in (list(sheet), list(sheet)[::-1]):
+        assert join_metadata(scans, [sheet[columns]]).age.tolist() == [50, 60]
