@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 
 import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 from archived import packed
 
+import atlaslib
 from atlaslib.__main__ import main
 
 
@@ -87,3 +89,61 @@ def test_a_key_in_the_command_is_refused_and_not_shown(tmp_path, capsys):
     printed = capsys.readouterr()
     assert "use --key-file or ATLAS_KEY" in printed.err
     assert "geheim" not in printed.err + printed.out
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (["claims", "--seeds", "0"], "--seeds: expected a whole number of at least 1, not '0'"),
+        (["study", "--trials", "-1"], "--trials: expected a whole number"),
+        (["claims", "--profile", "bogus"], "no profile 'bogus'; choose from smoke, quick, paper"),
+        (["train", "baseline", "--profile", "", "--data", ".", "--out", "r"], "no profile ''"),
+    ],
+)
+def test_wrong_numbers_and_profiles_are_refused_before_anything_is_made(call, says, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(call)
+    assert stop.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), MemoryError(), AttributeError("a\nb")])
+def test_an_error_that_nobody_foresaw_is_one_line_with_the_input(error, monkeypatch, capsys):
+    def fail(folder):
+        raise error
+
+    monkeypatch.setattr("atlaslib.data.check.check_folder", fail)
+    assert main(["check", "some folder"]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("atlaslib: some folder: ")
+    assert printed.count("\n") == 1
+    monkeypatch.setenv("ATLASLIB_DEBUG", "1")
+    with pytest.raises(type(error)):
+        main(["check", "some folder"])
+
+
+def test_a_recipe_is_shown_with_unit_range_and_purpose(capsys):
+    assert main(["recipe", "resnet", "--profile", "paper", "--set", "epochs=3"]) == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.split()[0] == "epochs"]
+    assert "3 epochs" in " ".join(line.split())
+    assert "a whole number from 0 to 100000" in line
+    assert main(["recipe", "resnet", "--set", "augment=no"]) == 1
+    assert "augment: expected true or false, not 'no'" in capsys.readouterr().err
+
+
+def test_a_table_is_not_written_over_a_file_and_a_doubtful_header_is_told(cohort, tmp_path, capsys):
+    run = atlaslib.train(atlaslib.recipe("zero", "smoke"), cohort, tmp_path / "run", progress=False)
+    history = run.folder / "history.csv"
+    before = history.read_bytes()
+    assert main(["evaluate", str(run.folder), "--data", str(cohort.root), "--csv", str(history)])
+    assert "exists already and is not overwritten" in capsys.readouterr().err
+    assert history.read_bytes() == before
+    image = nib.load(cohort[0].t1)
+    bare = nib.Nifti1Image(np.asarray(image.dataobj), None, image.header)
+    bare.header["sform_code"] = bare.header["qform_code"] = 0
+    bare.to_filename(tmp_path / "bare.nii")
+    assert (
+        main(["predict", str(run.folder), str(tmp_path / "bare.nii"), str(tmp_path / "m.nii")]) == 0
+    )
+    assert "warning" in (told := capsys.readouterr().err)
+    assert "no orientation" in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,14 @@ import pytest
 
 import atlaslib
 from atlaslib import DataError
-from atlaslib.files import atomic_write, write_json
+from atlaslib.files import (
+    atomic_write,
+    check_writable,
+    file_digest,
+    make_folder,
+    read_bytes,
+    write_json,
+)
 
 
 def test_home(monkeypatch):
@@ -47,3 +55,22 @@ def test_json_is_written_atomically(tmp_path):
     assert json.loads(path.read_text()) == content
     write_json(path, {"again": 1})
     assert contents(tmp_path) == {"provenance.json": b'{\n  "again": 1\n}\n'}
+
+
+def test_a_pipe_is_refused_instead_of_being_read_for_ever(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (read_bytes, file_digest):
+        with pytest.raises(DataError, match="pipe: not a regular file"):
+            read(tmp_path / "pipe")
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path):
+    (tmp_path / "there").touch()
+    check_writable(tmp_path / "new")
+    with pytest.raises(DataError, match="exists already"):
+        check_writable(tmp_path / "there")
+    with pytest.raises(DataError, match="its folder does not exist"):
+        check_writable(tmp_path / "no" / "new")
+    with pytest.raises(DataError, match="cannot be made"):
+        make_folder(tmp_path / "there" / "below")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]

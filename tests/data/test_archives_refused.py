@@ -210,3 +210,15 @@ def test_a_killed_run_leaves_only_a_temporary_folder(tmp_path):
     assert left.name.endswith(".part")
     unpack(archive, tmp_path / "out", KEY, progress=False)
     assert content(tmp_path / "out") == FILES
+
+
+def test_members_that_are_sparse_or_too_deep_are_refused(tmp_path):
+    sparse = tarfile.TarInfo("ATLAS/sparse.nii")
+    sparse.type, sparse.size = tarfile.GNUTYPE_SPARSE, 0
+    deep = tarfile.TarInfo("a/" * 3000 + "b")
+    for member, says in ((deep, "lies more than 50 folders deep"), (sparse, "sparse|damaged")):
+        archive = tarred(tmp_path / f"{len(member.name)}.tar", [member])
+        with pytest.raises(DataError, match=says) as error:
+            unpack(archive, tmp_path / "out", progress=False)
+        assert len(str(error.value)) < 400
+        assert not (tmp_path / "out").exists()

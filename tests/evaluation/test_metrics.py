@@ -85,3 +85,9 @@ def test_nan_is_left_out_and_nan_alone_is_refused():
     assert bootstrap_mean([0.5, np.nan, 0.5]) == (0.5, 0.5, 0.5)
     with pytest.raises(ValueError, match="no finite value"):
         bootstrap_mean([np.nan])
+
+
+@pytest.mark.parametrize("name", ["groups", "seeds"])
+def test_a_group_that_is_nan_is_refused(name):
+    with pytest.raises(ValueError, match="NaN"):
+        bootstrap_mean([0.1, 0.2], **{name: [1.0, np.nan]})

@@ -79,3 +79,11 @@ def test_a_study_can_be_rebuilt_from_its_table(trials):
     shown = study.trials_table(study.from_table(trials))
     pd.testing.assert_frame_equal(shown[["units", "vector", "dice", "state"]],
                                   trials[["units", "vector", "dice", "state"]])  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [b"{}\n", b"not JSON\n", b"\x80\x04N.\n", b"[[[\n"])
+def test_a_damaged_journal_is_one_line(content, tmp_path):
+    (tmp_path / "study.log").write_bytes(content)
+    with pytest.raises(DataError, match=r"study.log: not a journal of trials .*delete it") as error:
+        study.open_study(tmp_path / "study.log")
+    assert "\n" not in str(error.value)
