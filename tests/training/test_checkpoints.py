@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 
 import atlaslib
 from atlaslib import DataError, load_run, recipe, train
+from atlaslib.runs import COLUMNS
 from atlaslib.training import checkpoints, state
 from atlaslib.training.checkpoints import (
     CURRENT,
@@ -190,38 +192,53 @@ CHANGES = {
     "nan": nan_weights,
     "another network": other_network,
     "nothing": lambda c: c.clear(),
-    "long history": lambda c: c.update(history=4 * c["history"]),
+    "long history": lambda c: c.update(history=[dict.fromkeys(COLUMNS, 1.0)] * 4),
     "half a step": lambda c: c.update(step=0.5),
     "no optimiser": lambda c: c.update(optimiser={}),
     "words": lambda c: c.update(total="much"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_checkpoint_with_a_right_digest_and_another_content_is_damaged(
-    change, cohort, tmp_path, monkeypatch
-):
-    """Two of them: the current one is changed, the one before brings the run to the same end."""
+SHORT = dataclasses.replace(RECIPE, epochs=1)
+
+
+@pytest.fixture(scope="module")
+def stopped(cohort, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A run that ended at its fourth step, and the weights it would have had."""
 
     class EnoughError(Exception):
         pass
 
-    def stop(row):
-        if row["epoch"] == 2:
-            raise EnoughError
+    record_step = state.TrainingState.record_step
 
-    chosen = dataclasses.replace(RECIPE, epochs=3)
-    whole = train(chosen, cohort, out=tmp_path / "whole", progress=False)
-    with pytest.raises(EnoughError):
-        train(chosen, cohort, out=tmp_path / "run", progress=False, after_epoch=stop)
-    content = newest(tmp_path / "run")
+    def stop(self, loss):
+        if self.step == 3:
+            raise EnoughError
+        record_step(self, loss)
+
+    folder = tmp_path_factory.mktemp("stopped")
+    whole = train(SHORT, cohort, out=folder / "whole", progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state, "CHECKPOINT_SECONDS", 0)
+        patch.setattr(state.TrainingState, "record_step", stop)
+        with pytest.raises(EnoughError):
+            train(SHORT, cohort, out=folder / "run", progress=False)
+    return folder / "run", whole.model().state_dict()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_checkpoint_with_a_right_digest_and_another_content_is_damaged(
+    change, cohort, stopped, tmp_path
+):
+    """Of two, the current one is changed; the one before brings the run to the same end."""
+    folder = shutil.copytree(stopped[0], tmp_path / "run")
+    content, previous = newest(folder), (folder / PREVIOUS).read_bytes()
     CHANGES[change](content)
-    previous = (tmp_path / "run" / PREVIOUS).read_bytes()
-    save_checkpoint(tmp_path / "run", content)
-    (tmp_path / "run" / PREVIOUS).write_bytes(previous)
+    save_checkpoint(folder, content)
+    (folder / PREVIOUS).write_bytes(previous)
     with pytest.warns(UserWarning, match="damaged checkpoint .* resuming from the previous"):
-        run = train(chosen, cohort, out=tmp_path / "run", progress=False)
-    assert_same(run.model().state_dict(), whole.model().state_dict())
+        run = train(SHORT, cohort, out=folder, progress=False)
+    assert_same(run.model().state_dict(), stopped[1])
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
