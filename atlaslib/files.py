@@ -20,6 +20,12 @@ def one_line(text: object) -> str:
     return joined or type(text).__name__
 
 
+def expect(name: str, value: object, kind: type) -> None:
+    """Raise ValueError unless an argument is of its type."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name}: expected a {kind.__name__}, got {type(value).__name__}")
+
+
 class DataError(ValueError):
     """Something is wrong with a data folder or file; the message is a single line.
 

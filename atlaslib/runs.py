@@ -267,6 +267,9 @@ def create_run_folder(folder: Path, recipe: Recipe, key: str) -> None:
     """
     if not is_finished(folder):  # a finished one may be read from where nothing can be written
         make_folder(folder)
+    for name in (*_SEALED, _SEAL, "checkpoint.pt", "checkpoint.previous.pt"):
+        if (folder / name).is_dir():
+            raise DataError(f"{folder / name}: is a folder; expected a file of a run")
     key_file = folder / "experiment.txt"
     if key_file.is_file():
         if read_bytes(key_file).decode(errors="replace").strip() != key:

@@ -242,6 +242,14 @@ def test_a_folder_with_other_files_is_refused_and_left_unchanged(tmp_path):
     assert contents(tmp_path) == {"thesis.txt": b"years of work"}
 
 
+@pytest.mark.parametrize("name", ["checkpoint.pt", "weights.safetensors", "SHA256SUMS"])
+def test_a_folder_in_the_place_of_a_file_is_known_before_training(name, tmp_path):
+    create_run_folder(tmp_path / "run", RECIPE, "0123456789ab")
+    (tmp_path / "run" / name).mkdir()
+    with pytest.raises(DataError, match=f"{name}: is a folder"):
+        create_run_folder(tmp_path / "run", RECIPE, "0123456789ab")
+
+
 def test_an_unfinished_run_with_an_edited_recipe_is_not_taken_up(tmp_path):
     create_run_folder(tmp_path / "run", RECIPE, "0123456789ab")
     write_json(tmp_path / "run" / "recipe.json", dataclasses.asdict(recipe("zero", "smoke")))

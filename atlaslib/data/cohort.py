@@ -151,6 +151,8 @@ class Cohort(Sequence[Scan]):
             raise ValueError(f"split by 'subject', 'site' or 'scan', not by {by!r}")
         if len(fractions) != 3 or not min(fractions) > 0 or abs(sum(fractions) - 1) > 1e-9:
             raise ValueError(f"split needs three positive fractions that sum to 1, not {fractions}")
+        if not isinstance(seed, int | np.integer):
+            raise ValueError(f"seed: expected a whole number, got {seed!r}")
         scans = self.labelled.scans
         # sorted, so that the split depends only on the names, not on the order of the scans
         names = [scan.name if by == "scan" else getattr(scan, by) for scan in scans]

@@ -18,7 +18,7 @@ from atlaslib.data.cohort import Cohort, Scan
 from atlaslib.data.model_input import to_full_resolution, to_model_input, with_context
 from atlaslib.data.slices import GRID, SliceDataset, normalise, to_slices, to_volume
 from atlaslib.data.volumes import Image, read_t1
-from atlaslib.files import DataError
+from atlaslib.files import DataError, expect
 from atlaslib.models.device import best_device, fast_layout, half_precision
 from atlaslib.networks import checked_logits
 from atlaslib.recipes import Recipe
@@ -144,6 +144,7 @@ def predict(run: Run, t1: Scan | str | os.PathLike[str]) -> nib.Nifti1Image:
     DataError
         If the file is unreadable or not on the MNI grid.
     """
+    expect("run", run, Run)
     image = _t1_of(t1)
     for doubt in geometry_warnings(image):
         warnings.warn(str(doubt), stacklevel=2)

@@ -15,7 +15,7 @@ from atlaslib.data.slices import GRID, SliceDataset
 from atlaslib.data.splits import TEST, slices_of_part
 from atlaslib.evaluation.inference import is_lesion, logit_chunks, slices_per_pass
 from atlaslib.evaluation.metrics import bootstrap_mean, dice_of, mean_dice, pooled_dice
-from atlaslib.files import DataError
+from atlaslib.files import DataError, expect
 from atlaslib.models.device import best_device, fast_layout
 from atlaslib.recipes import Recipe
 from atlaslib.runs import Run
@@ -125,9 +125,11 @@ def evaluate(run: Run, cohort: Cohort, progress: bool = True) -> pd.DataFrame:
         weight). All are computed at full resolution over all 189 slices,
         or over the test slices of a run that was split by slice.
     """
-    model = fast_layout(run.model(), best_device())
+    expect("run", run, Run)
+    expect("cohort", cohort, Cohort)
     if not len(cohort):
         raise DataError(f"{cohort.root}: no scan to evaluate")
+    model = fast_layout(run.model(), best_device())
     slices = SliceDataset(cohort, progress=progress)
     parts = {s: part for part, names in run.provenance["split"].items() for s in names}
     rows = [

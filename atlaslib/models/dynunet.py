@@ -25,6 +25,8 @@ class DynUNet(nn.Module):
             from monai.networks.nets import DynUNet as Network
         except ImportError:
             raise ValueError("dynunet needs MONAI: pip install monai") from None
+        if levels < 3:
+            raise ValueError(f"dynunet needs at least 3 levels, not {levels}")
         strides = [1] + [2] * (levels - 1)
         self.multiple = 2 ** (levels - 1)
         self.network = Network(

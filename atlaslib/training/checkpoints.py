@@ -100,7 +100,7 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         raise DataError(f"{folder}: another process is training in this folder", "locked") from None
     try:
-        for unfinished in folder.glob(".*.part"):
+        for unfinished in folder.glob(f".*.{8 * '?'}.part"):
             unfinished.unlink()
         yield
     finally:

@@ -15,7 +15,7 @@ import torch
 from atlaslib.data.cohort import Cohort
 from atlaslib.data.splits import VALIDATION
 from atlaslib.evaluation.scoring import validate
-from atlaslib.files import DataError
+from atlaslib.files import DataError, expect
 from atlaslib.models import count_parameters
 from atlaslib.networks import Custom
 from atlaslib.recipes import Recipe
@@ -98,6 +98,8 @@ def train(
     ValueError
         If the model cannot be trained as the recipe says, or your own is given without ``out``.
     """
+    expect("recipe", recipe, Recipe)
+    expect("cohort", cohort, Cohort)
     if model is not None and out is None:
         raise ValueError("a model of your own needs out=, the folder of its run")
     custom = "" if model is None else "model"

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from atlaslib.files import atomic_write, write_json
+from atlaslib.files import DataError, atomic_write, write_json
 from atlaslib.networks import new_network, signature
 from atlaslib.runs import COLUMNS, check_weights, experiment_key, seal
 from atlaslib.training.checkpoints import delete_checkpoints, load_checkpoint, save_checkpoint
@@ -77,6 +77,8 @@ class TrainingState:
         self.check_finite(self.total / max(self.step, 1), self.bad_step)
         random = self.context.gather([_random_states()])
         if self.context.is_main:
+            if not self.folder.is_dir():
+                raise DataError(f"{self.folder}: was deleted during training", "missing")
             content = {
                 "experiment": self.experiment,
                 "model": self.session.model.state_dict(),

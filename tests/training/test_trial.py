@@ -172,3 +172,17 @@ def test_an_infinite_mask_in_a_buffer_is_no_damage(cohort, tmp_path):
 
     run = train(RECIPE, cohort, out=tmp_path / "run", model=make, progress=False)
     assert torch.isinf(run.model().mask[1])
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda cohort: train("baseline", cohort), "recipe: expected a Recipe, got str"),
+        (lambda cohort: train(RECIPE, cohort.root), "cohort: expected a Cohort, got PosixPath"),
+        (lambda cohort: evaluate("run", cohort), "run: expected a Run, got str"),
+        (lambda cohort: predict(None, cohort[0]), "run: expected a Run, got NoneType"),
+    ],
+)
+def test_arguments_of_other_types_are_one_line(call, says, cohort):
+    with pytest.raises(ValueError, match=says):
+        call(cohort)
