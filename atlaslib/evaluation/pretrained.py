@@ -15,7 +15,7 @@ from torch import nn
 from atlaslib.files import DataError, atomic_write, shipped, write_json
 from atlaslib.models import build_model
 from atlaslib.recipes import Recipe
-from atlaslib.runs import Run
+from atlaslib.runs import Run, check_weights
 
 
 def publish(run: Run, table: pd.DataFrame, folder: Path | None = None) -> Path:
@@ -77,6 +77,7 @@ def load_pretrained(name: str, folder: Path | None = None) -> nn.Module:
             key: value.float() if value.dtype == torch.float16 else value
             for key, value in load_file(path).items()
         }
+        check_weights(weights, model)
         model.load_state_dict(weights)
     except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
         raise DataError(f"{path}: does not match its card ({error})", "damaged") from None
