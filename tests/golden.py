@@ -101,15 +101,16 @@ def cohort() -> dict[str, Any]:
     found["volumes"] = volumes
     order = np.argsort(volumes)
     for name, place, shifted in (("small", 4, False), ("large", 15, True)):
-        t1, masks = make_scan(people[order[place]], "t01", shifted)
-        within = np.any(masks, axis=0)
+        made = make_scan(people[order[place]], "t01", shifted)
+        t1, within = made.t1, np.any(made.masks, axis=0)
         found[name] = {
             "voxels": t1[10::24, 10::24, 10::24].ravel().tolist(),
             "mean": float(t1.mean()),
             "levels": float(normalise(t1)[t1 > 0].mean()),
             "in the lesion": float(t1[within].mean()),
             "around it": float(t1[np.roll(within, 4, 0) & ~within].mean()),
-            "lesions": [int(mask.sum()) for mask in masks],
+            "lesions": [int(mask.sum()) for mask in made.masks],
+            "exact": int(made.exact.sum()),
             "centre": np.argwhere(within).mean(0).tolist(),
         }
     return found

@@ -65,10 +65,10 @@ MUTATIONS = {
         "radius * 0.70 + np.float32(0.6)",
     ),
     "blur of a scanner": (
-        "cohort", "synthetic/scanner.py", "(0.65, 0.65, 0.65)", "(0.65, 0.65, 0.70)",
+        "cohort", "synthetic/scanner.py", "Scanner(3.0, 0.65,", "Scanner(3.0, 0.70,",
     ),
     "noise": (
-        "cohort", "synthetic/scanner.py", "np.float32(site.noise)", "np.float32(1.05 * site.noise)",
+        "cohort", "synthetic/scanner.py", "sigma = site.noise *", "sigma = 1.05 * site.noise *",
     ),
 }  # fmt: skip
 

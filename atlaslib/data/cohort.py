@@ -22,6 +22,7 @@ from atlaslib.files import DataError, file_digest, open_error
 
 METADATA = "ATLAS_Meta-Data_Release_1.1_standard_mni.csv"
 SYNTHETIC_MARK = "synthetic.json"  # written by make_cohort; ATLAS has no such file
+EXACT = "_exact_stx.nii.gz"  # ends the name of where the lesions of a synthetic scan really are
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atlaslib.data.cohort import SYNTHETIC_MARK, Cohort, Scan
+from atlaslib.data.cohort import EXACT, SYNTHETIC_MARK, Cohort, Scan
 from atlaslib.data.metadata import subject_key
 from atlaslib.files import DataError, open_error
 
@@ -141,7 +141,7 @@ def survey(root: str | os.PathLike[str]) -> Survey:
             if any(folder in (*path.parents, *_above(root)) for folder in marked):
                 name = dataclasses.replace(name, release="synthetic")
             files[name][part].append(path)
-        elif re.search(f"{_END}$", path.name):
+        elif re.search(f"{_END}$", path.name) and not path.name.endswith(EXACT):
             text = "ignored: not a file name used by ATLAS"
             out.faults.append(DataError(f"{path}: {text}", "unknown name", blocks=False))
     if not files:

@@ -32,12 +32,13 @@ TILE = 96  # voxels after which the noise texture repeats
 class Template:
     """Maps of the MNI152 template on its 1 mm grid, except where noted."""
 
-    t1: NDArray[np.uint8]  # 0..255, zero outside the brain
+    white: Float  # log odds of white against grey matter, of the voxels in `within`
+    fluid: Float  # log odds of fluid against tissue, of the same
     region: NDArray[np.uint8]  # OUTSIDE, CORTEX, ...
     depth: NDArray[np.uint8]  # mm below the brain's outer surface
-    shell: NDArray[np.uint8]  # distance from the brain's smooth hull, in quarter mm; 255 is air
+    shell: NDArray[np.uint8]  # distance from the brain's smooth hull, in quarter mm
     within: NDArray[np.intp]  # flat indices of the brain
-    around: NDArray[np.intp]  # flat indices of skull and scalp
+    box: Box  # around the brain
     lining: NDArray[np.uint8]  # 0..255: white matter close to the ventricles' horns
     inner: Float  # 1 in the brain, falling to 0 in the scalp, at the nodes
     vent_distance: Float  # signed mm to the lateral ventricles, at the nodes
@@ -71,18 +72,20 @@ def template() -> Template:
     signed, normal = _ventricle_field(region == VENTRICLE)
     lining = white * np.exp(-np.maximum(upsample(signed), 0) / 5) * _horns()
     shell = _shell(brain)
-    shell[_face()] = 255
     shell[brain] = 0
+    either = np.maximum(grey + white, 1e-3)[brain]
+    spread = np.maximum(1 - grey - white, 0)[brain]
     nodes = np.ix_(
         *[np.minimum(np.arange(n) * STEP, s - 1) for n, s in zip(NODES, SHAPE, strict=True)]
     )
     return Template(
-        t1=np.rint(t1 * 255).astype(np.uint8) * brain,
+        white=np.log((white[brain] / either + 0.02) / (grey[brain] / either + 0.02)),
+        fluid=np.log((spread + 0.02) / (1.02 - spread)),
         region=region,
         depth=np.minimum(depth, 255).astype(np.uint8),
         shell=shell,
         within=np.flatnonzero(brain),
-        around=np.flatnonzero(~brain & (shell < 90)),
+        box=ndimage.find_objects(brain.view(np.uint8))[0],
         lining=np.rint(np.clip(lining, 0, 1) * 255).astype(np.uint8),
         inner=np.exp(shell[nodes] / np.float32(-20)),
         vent_distance=signed,
@@ -144,12 +147,6 @@ def _shell(brain: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.minimum(grown * 4, 255).astype(np.uint8)
 
 
-def _face() -> NDArray[np.bool_]:
-    """The face, which ATLAS removed before sharing its scans."""
-    _, y, z = mni_coordinates()
-    return np.broadcast_to((z < -24 + 0.6 * (y - 45)) & (y > -20), SHAPE)
-
-
 def _linear(values: Float, places: list[NDArray[np.float64]]) -> Float:
     """Linear interpolation along the last three axes; plain sums, so the result is bit-exact."""
     for axis, place in enumerate(places, start=values.ndim - 3):
@@ -184,6 +181,12 @@ def texture(feature: int) -> Float:
     return np.asarray(soft / soft.std(), dtype=np.float32)
 
 
+def repeat(tile: Float, sizes: tuple[int, int, int]) -> Float:
+    """A tile repeated along each axis as often as these sizes need."""
+    more = [(0, size - length) for size, length in zip(sizes, tile.shape, strict=True)]
+    return np.pad(tile, more, mode="wrap")
+
+
 def noise_at(rng: np.random.Generator, places: Float, feature: float) -> Float:
     """Smooth noise of unit variance at `places` (3, ...), with features `feature` voxels wide."""
     start = rng.uniform(0, TILE, 3).astype(np.float32)
@@ -211,19 +214,40 @@ def displacement(rng: np.random.Generator, atrophy: float, widening: tuple[float
         Further mm by which the left and the right ventricle grow, beside a lesion.
     """
     maps = template()
-    field = 1.6 * smooth_field(rng, 22, 3) + 0.9 * maps.inner * smooth_field(rng, 8, 3)
+    field = 3.0 * smooth_field(rng, 26, 3)
+    # folds differ more than the skull, which is stiff
+    field += maps.inner * (1.8 * smooth_field(rng, 12, 3) + 0.8 * smooth_field(rng, 6, 3))
     centre = np.array([98, 116, 90], dtype=np.float32)
-    matrix = (0.018 * rng.standard_normal((3, 3))).astype(np.float32)
+    matrix = (0.03 * rng.standard_normal((3, 3))).astype(np.float32)  # size, tilt and shear
     grid = [np.arange(n, dtype=np.float32) * STEP - c for n, c in zip(NODES, centre, strict=True)]
     offsets = np.meshgrid(*grid, indexing="ij")
     for i in range(3):
         field[i] += sum(matrix[i, j] * offsets[j] for j in range(3))
+    field += rng.normal(0, 0.8, 3).astype(np.float32)[:, None, None, None]  # registration's error
     x = offsets[0]
     right = np.clip(0.5 + x / 16, 0, 1)
     amount = 2.5 * atrophy + widening[0] * (1 - right) + widening[1] * right
     distance = maps.vent_distance
-    reach = np.where(distance > 0, np.exp(-((distance / 20) ** 2)), np.clip(1 + distance / 5, 0, 1))
-    return np.asarray(field - amount * reach * maps.vent_normal, dtype=np.float32)
+    # from the ventricle's axis, 5 mm deep, to its new wall the fluid is stretched evenly
+    reach = np.clip((5 + distance) / (5 + amount), 0, 1)
+    reach *= np.exp(-((np.maximum(distance - amount, 0) / 20) ** 2))
+    return unfolded(field - amount * reach * maps.vent_normal)
+
+
+def unfolded(field: Float) -> Float:
+    """The displacement, weakened until it folds nowhere: every volume keeps a fifth at least."""
+    while stretch(field).min() < 0.2:
+        field = field * np.float32(0.9)
+    return np.asarray(field, dtype=np.float32)
+
+
+def stretch(field: Float) -> Float:
+    """The determinant of the Jacobian of p + D(p) at the nodes; negative where it folds."""
+    a, b, c = (np.stack(np.gradient(part, STEP)) for part in field)  # each (3, *NODES)
+    a[0] += 1
+    b[1] += 1
+    c[2] += 1
+    return np.asarray((a * np.cross(b, c, axis=0)).sum(0), dtype=np.float32)
 
 
 def contract(field: Float, centre: NDArray[np.float64], radius: float, strength: float) -> None:

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -22,10 +23,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from atlaslib.data.cohort import METADATA, SYNTHETIC_MARK, Cohort
+from atlaslib.data.cohort import EXACT, METADATA, SYNTHETIC_MARK, Cohort
 from atlaslib.data.releases import load_cohort
 from atlaslib.files import DataError, atomic_write, home
-from atlaslib.synthetic import anatomy, head, infarcts
+from atlaslib.synthetic import anatomy, face, head, infarcts, raters
 from atlaslib.synthetic.anatomy import Float
 from atlaslib.synthetic.infarcts import FittedLesion, Infarct
 from atlaslib.synthetic.people import Person, draw_people, metadata
@@ -34,7 +35,7 @@ from atlaslib.synthetic.scanner import SCANNERS, SHIFTED, acquire
 _TEMPORARY = (".making-", f".{SYNTHETIC_MARK}")  # names that an interrupted run may leave behind
 #: Generator version. Raise it when a change alters the voxels that a seed gives: tables made with
 #: another version are then reported as out of date.
-GENERATOR = 1
+GENERATOR = 2
 SUBJECTS = {"smoke": 8, "quick": 100, "paper": 220}
 
 
@@ -169,10 +170,10 @@ def _read_mark(mark: Path) -> dict[str, object]:
 
 
 def _file_names(person: Person) -> list[str]:
-    """The files of a session: the T1, then the lesions, numbered from the second on."""
+    """The files of a session: T1, exact outline, raters' lesions, numbered from the second on."""
     numbers = ["", *(f"_{i}" for i in range(1, len(person.lesions)))]
     masks = [f"{person.subject}_LesionSmooth{number}_stx.nii.gz" for number in numbers]
-    return [f"{person.subject}_t1w_deface_stx.nii.gz", *masks]
+    return [f"{person.subject}_t1w_deface_stx.nii.gz", f"{person.subject}{EXACT}", *masks]
 
 
 def _is_complete(root: Path, person: Person, session: str) -> bool:
@@ -189,7 +190,7 @@ def _make_scans(
     shifted: bool,
 ) -> None:
     """Make the missing scans, in threads: nearly all the time goes to code that frees the GIL."""
-    anatomy.template()  # before the threads, so that it is built once
+    face.parts()  # before the threads, so that these are built once
     for feature in (4, 8):
         anatomy.texture(feature)
     bar = tqdm(
@@ -250,36 +251,47 @@ def fit_lesions(person: Person, session: str) -> tuple[Float, list[tuple[Infarct
     return field, out
 
 
-def make_scan(
-    person: Person, session: str, shifted: bool = False
-) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
-    """The T1 (197, 233, 189) and one mask per lesion."""
+@dataclass(frozen=True)
+class Made:
+    """The voxels of a synthetic scan, each (197, 233, 189)."""
+
+    t1: NDArray[np.uint8]
+    masks: list[NDArray[np.bool_]]  # of the lesions, as a rater outlines them; they do not overlap
+    exact: NDArray[np.bool_]  # where the lesions are
+
+
+def make_scan(person: Person, session: str, shifted: bool = False) -> Made:
+    """Image one session of a person, and outline its lesions."""
     site = (SHIFTED if shifted else SCANNERS)[person.site - 1]
     field, lesions = fit_lesions(person, session)
     own = person.stream(2)
     tissue = head.Tissue.draw(own, site)
     image = head.healthy_head(own, tissue, person.atrophy, person.small_vessel)
+    face.remove(own, image, person.removed)
     image = head.warp(image, field)
+    exact, outlined = np.zeros((2, *anatomy.SHAPE), bool)
     masks = []
     for i, (lesion, fitted) in enumerate(lesions):
         infarcts.paint_lesion(person.stream(200 + i), image, lesion, fitted, tissue.fluid + 2)
         mask = np.zeros(anatomy.SHAPE, bool)
-        mask[fitted.box] = fitted.mask
-        masks.append(mask)
+        mask[fitted.box] = raters.outline(person.stream(300 + i), fitted)
+        masks.append(mask & ~outlined)
+        outlined |= mask
+        exact[fitted.box] |= fitted.mask
     key = 3 + 1000 * int(session[1:])
-    return acquire(person.stream(key), image, site), masks
+    return Made(acquire(person.stream(key), image, site), masks, exact)
 
 
 def _write_scan(root: Path, person: Person, session: str, shifted: bool) -> None:
     """Write one session's folder under a temporary name, then rename it: it is whole or absent."""
     target = root / person.folder(session)
-    t1, masks = make_scan(person, session, shifted)
+    made = make_scan(person, session, shifted)
     partial = Path(tempfile.mkdtemp(prefix=_TEMPORARY[0], dir=root))
     try:
-        value = np.uint8(SCANNERS[person.site - 1].mask_value)
-        for name, voxels in zip(
-            _file_names(person), [t1, *(mask * value for mask in masks)], strict=True
-        ):
+        site = (SHIFTED if shifted else SCANNERS)[person.site - 1]
+        masks = [mask * np.uint8(site.mask_value) for mask in made.masks]
+        volumes = [made.t1, made.exact.astype(np.uint8), *masks]
+        for name, voxels in zip(_file_names(person), volumes, strict=True):
             _write_nifti(partial / name, voxels)
         partial.chmod(0o755)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """A healthy synthetic head, before it is scanned: arrays, no files.
 
-It is painted in the template's space (tissue contrast, skull and scalp, lesion mimics) and warped
+It is painted in the template's space (tissue, what surrounds the brain, lesion mimics) and warped
 once into the subject's space.
 """
 
@@ -12,12 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from atlaslib.synthetic import face
 from atlaslib.synthetic.anatomy import (
     CORTEX,
+    DEEP,
     ORIGIN,
     SHAPE,
     TILE,
+    WHITE,
     Float,
+    repeat,
     slabs,
     template,
     template_coordinates,
@@ -33,19 +37,24 @@ class Tissue:
     fluid: float
     grey: float
     white: float
+    deep: float  # grey matter inside the brain: brighter than the cortex
 
     @classmethod
     def draw(cls, rng: np.random.Generator, site: Scanner) -> Tissue:
-        """Draw intensities that vary a little around the site's contrast."""
-        white, fluid = rng.uniform(82, 94), rng.uniform(14, 21)
-        share = site.grey + rng.uniform(-0.03, 0.03)
-        return cls(fluid, fluid + (white - fluid) * share, white)
+        """Draw intensities that vary widely around the site's contrast."""
+        white, fluid = rng.uniform(80, 96), rng.uniform(5, 28)
+        share = np.clip(site.grey + rng.uniform(-0.12, 0.12), 0.35, 0.92)
+        grey = fluid + (white - fluid) * share
+        return cls(fluid, grey, white, grey + (white - grey) * rng.uniform(0.05, 0.5))
 
 
 def healthy_head(
     rng: np.random.Generator, tissue: Tissue, atrophy: float, small_vessel: float
 ) -> Float:
     """A healthy head in the template's space, (197, 233, 189), before any blur or noise.
+
+    The template is a mean of many people, whose folds it blurs. Here the borders of white matter
+    and of fluid are those of one person: its tissue maps, displaced by random fields, and sharp.
 
     Parameters
     ----------
@@ -55,42 +64,46 @@ def healthy_head(
         0 to 1: widening of the sulci; perivascular spaces and white-matter hyperintensities.
     """
     maps = template()
-    fluid, grey, white = tissue.fluid, tissue.grey, tissue.white
-    sulcus = 0.43 + 0.09 * atrophy  # below this template value everything is fluid
-    knots = [0, 0.27, sulcus, 0.66, 0.87, 1.0]
-    levels = [fluid, fluid, fluid + 8, grey, white, white + 7]
-    curve = np.interp(np.arange(256) / 255, knots, levels).astype(np.float32)
-    grain = _tiled(rng)  # the template is a mean of many people: restore some detail in the folds
     image = np.zeros(SHAPE, np.float32)
-    flat, brain, around = image.reshape(-1), maps.within, maps.around
-    folds = 14 * grain[brain] * (maps.region.ravel()[brain] == CORTEX)
-    flat[brain] = curve[np.clip(maps.t1.ravel()[brain] + folds, 0, 255).astype(np.uint8)]
-    layers = _layers(rng, fluid, atrophy)[maps.shell.ravel()[around]]
-    flat[around] = layers * (1 + np.float32(0.07) * grain[around])
-    _hyperintensities(rng, image, grain, small_vessel, grey - 9)
-    _perivascular(rng, image, small_vessel, fluid)
+    flat, brain = image.reshape(-1), maps.within
+    region = maps.region.ravel()[brain]
+    fields = [_tiled(rng, feature) for feature in (4, 8)]
+    free = np.where(region == DEEP, np.float32(0.4), np.float32(1))  # less varied than the folds
+    waves = 0.7 * fields[0][brain] + 0.45 * fields[1][brain]
+    fluid = _share(maps.fluid + waves * free + np.float32(0.35 + 0.9 * atrophy))
+    waves = 0.6 * _tiled(rng, 4)[brain] - 0.5 * fields[1][brain]
+    white = _share(maps.white + waves * free + 1.2 * _below_surface(fluid, region))
+    grey = np.where(region == DEEP, np.float32(tissue.deep), np.float32(tissue.grey))
+    solid = grey + (np.float32(tissue.white) - grey) * white
+    flat[brain] = solid + (np.float32(tissue.fluid) - solid) * fluid
+    places, values = face.surroundings(rng, tissue.fluid, atrophy, fields[0])
+    flat[places] = values
+    _hyperintensities(rng, image, fields[0], small_vessel, tissue.grey - 9)
+    _perivascular(rng, image, small_vessel, tissue.fluid)
     return image
 
 
-def _tiled(rng: np.random.Generator) -> Float:
-    """The texture tiled over the whole grid from a random start, flattened."""
-    start = rng.integers(0, TILE, 3)
-    index = [(np.arange(size) + first) % TILE for size, first in zip(SHAPE, start, strict=True)]
-    return texture(4)[np.ix_(*index)].ravel()
+def _below_surface(fluid: Float, region: NDArray[np.uint8]) -> Float:
+    """Log odds of white matter by the distance from fluid: the cortex is about 3 mm thick."""
+    maps = template()
+    near = np.ones(SHAPE, np.float32)  # whatever surrounds the brain is fluid here
+    near.reshape(-1)[maps.within] = fluid
+    near[maps.box] = ndimage.gaussian_filter(near[maps.box], 2, mode="constant", cval=1, truncate=3)
+    # 3 mm from an even surface, a Gaussian of 2 mm leaves .07 of it
+    odds = -np.log((near.reshape(-1)[maps.within] + np.float32(0.004)) / np.float32(0.07))
+    return np.where((region == CORTEX) | (region == WHITE), odds, np.float32(0))
 
 
-def _layers(rng: np.random.Generator, fluid: float, atrophy: float) -> Float:
-    """Intensity per quarter mm outside the brain: fluid, skull, marrow, skull, fat, skin, air."""
-    widths = rng.uniform([0.8, 1.2, 2.0, 1.2, 3.0, 1.0], [1.8, 2.0, 4.0, 2.0, 6.0, 1.8])
-    widths[0] += 1.5 * atrophy
-    levels = [fluid, 5, rng.uniform(35, 65), 5, rng.uniform(88, 112), 45]
-    ends = np.cumsum(widths)
-    starts = np.concatenate([[0], ends[:-1]])
-    knots = np.stack([starts + 0.3, ends - 0.3], axis=1).ravel()
-    values = np.repeat(levels, 2)
-    layer = np.interp(np.arange(256) / 4, [*knots, ends[-1] + 0.4], [*values, 0.0])
-    layer[255] = 0
-    return layer.astype(np.float32)
+def _share(odds: Float) -> Float:
+    """Log odds to a share of 0 to 1, with a border that is sharp as in one person."""
+    return np.asarray(1 / (1 + np.exp(np.float32(-2.2) * odds)), dtype=np.float32)
+
+
+def _tiled(rng: np.random.Generator, feature: int) -> Float:
+    """The texture tiled over the whole grid from a random start, mirrored or not; flattened."""
+    start, mirrored = rng.integers(0, TILE, 3), rng.random(3) < 0.5
+    tile = np.flip(np.roll(texture(feature), start, (0, 1, 2)), np.flatnonzero(mirrored))
+    return repeat(tile, SHAPE).ravel()
 
 
 def _hyperintensities(

@@ -49,6 +49,9 @@ class Infarct:
     axes: tuple[float, float, float]  # relative lengths of the three half-axes
     cavity: float  # 0..1: share of the lesion that is fluid
     solid: bool  # one connected component; if False, there may be islands beside it
+    darkness: float = 1  # 0..1: how far its core is on the way from tissue to fluid
+    patches: float = 0  # 0..1: how much the darkness varies within it
+    laminar: bool = False  # confined to the cortex
 
     @property
     def radius(self) -> float:
@@ -126,7 +129,12 @@ def _draw_infarct(rng: np.random.Generator, volume: int, side: int) -> Infarct:
     axes = axes / np.prod(axes) ** (1 / 3)
     cavity = float(np.clip(rng.beta(3, 1.6), 0.1, 1))
     solid = bool(rng.random() < 0.72)
-    return Infarct(volume, kind, side, tuple(place), tuple(axes), cavity, solid)
+    darkness = float(rng.beta(2.2, 1.0) * 0.65 + 0.35)
+    patches = float(rng.uniform(0.2, 0.8) * (rng.random() < 0.5))
+    laminar = bool(kind == "cortical" and rng.random() < 0.3)
+    return Infarct(
+        volume, kind, side, tuple(place), tuple(axes), cavity, solid, darkness, patches, laminar
+    )
 
 
 def _territory(
@@ -134,9 +142,11 @@ def _territory(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Centre (voxels) and axes of a large infarct, mostly of the middle cerebral artery."""
     named = (
-        (0.40, (44, -6, 10), (0.75, 1.2, 1.25)),  # whole middle cerebral artery
-        (0.25, (44, 14, 18), (0.8, 1.05, 1.3)),  # its anterior division
-        (0.22, (46, -40, 20), (0.8, 1.1, 1.3)),  # its posterior division
+        (0.37, (44, -6, 10), (0.75, 1.2, 1.25)),  # whole middle cerebral artery
+        (0.22, (44, 14, 18), (0.8, 1.05, 1.3)),  # its anterior division
+        (0.20, (46, -40, 20), (0.8, 1.1, 1.3)),  # its posterior division
+        (0.04, (28, 26, 38), (0.6, 1.8, 0.95)),  # watershed towards the anterior artery
+        (0.04, (32, -52, 38), (0.7, 1.7, 0.9)),  # watershed towards the posterior artery
         (0.09, (18, -78, 4), (0.8, 1.2, 1.1)),  # posterior cerebral artery
         (0.04, (10, 34, 28), (0.6, 1.2, 1.3)),  # anterior cerebral artery
     )
@@ -260,7 +270,8 @@ def _score(
     score = np.sqrt(squared) * np.clip(1 + rugged, 0.4, None)
     if lesion.kind in ("cortical", "territory"):
         depth = anatomy.template().depth.ravel()[flat]
-        score *= 1 + np.maximum(depth.astype(np.float32) - 22, 0) / 60  # wider at the surface
+        far, slope = (6, 10) if lesion.laminar else (22, 60)
+        score *= 1 + np.maximum(depth.astype(np.float32) - far, 0) / slope  # wider at the surface
     if lesion.kind == "subcortical":
         score *= np.where(region == CORTEX, np.float32(1.5), np.float32(1))
     if lesion.kind == "territory" and lesion.centre[1] + ORIGIN[1] > -60:
@@ -306,7 +317,7 @@ def _lowest_voxels(
 def paint_lesion(
     rng: np.random.Generator, image: Float, lesion: Infarct, fitted: FittedLesion, fluid: float
 ) -> None:
-    """Paint the lesion into the (warped, unblurred) image: fluid core, rim, faint halo."""
+    """Paint the lesion into the (warped, unblurred) image: core, gliotic rim, faint halo."""
     fitted = _trim(fitted, 8)
     radius = np.float32(lesion.radius)
     inside = fitted.inside
@@ -314,18 +325,22 @@ def paint_lesion(
     fine = anatomy.noise_at(rng, fitted.places, 3.0)
     rim = (1 - np.float32(lesion.cavity)) * radius * 0.75 + np.float32(0.6)
     deep = inside - rim + rough * np.float32(0.16) * radius
-    core = np.clip(0.5 + deep / 1.2, 0, 1)
-    edge = np.clip(0.5 + inside / 1.0, 0, 1)
+    soft = np.float32(rng.uniform(0.8, 2.5))  # mm over which the borders fade
+    core = np.clip(0.5 + deep / soft, 0, 1)
+    edge = np.clip(0.5 + inside / soft, 0, 1)
     halo = np.exp(-np.maximum(-inside, 0) / np.float32(1.0 + 0.04 * radius))
-    middle = np.clip(0.5 + 0.12 * rough + 0.06 * fine, 0.25, 0.8)
+    middle = np.clip(rng.uniform(0.3, 0.6) + 0.12 * rough + 0.06 * fine, 0.25, 0.8)
     weight = np.where(inside > -0.5, edge * middle, 0)
-    weight = np.maximum(weight, 0.22 * halo)
+    weight = np.maximum(weight, np.float32(rng.uniform(0.05, 0.3)) * halo)
     threads = anatomy.noise_at(rng, fitted.places, 9.0)
     # strands of scarred tissue cross the larger cavities
     strands = np.clip(1 - np.abs(threads) / 0.2, 0, 1) * np.clip(radius / 40, 0, 0.35)
-    weight = np.maximum(weight, core * (np.float32(0.95) + 0.03 * rough - strands))
-    weight = np.minimum(weight, 1)
-    weight = np.where(fitted.mask, np.maximum(weight, 0.3), np.minimum(weight, 0.3))
+    patches = np.float32(0)
+    if lesion.patches:
+        patches = np.float32(lesion.patches) * anatomy.noise_at(rng, fitted.places, 7.0)
+    filled = np.float32(lesion.darkness) * (np.float32(0.95) + 0.03 * rough + patches - strands)
+    weight = np.maximum(weight, core * np.clip(filled, 0.2, 1))
+    weight = np.where(fitted.mask, np.maximum(weight, 0.25), np.minimum(weight, 0.3))
     weight = np.where(fitted.bed, weight, 0).astype(np.float32)
     image[fitted.box] += weight * np.minimum(np.float32(fluid) - image[fitted.box], 0)
 

@@ -17,6 +17,14 @@ from atlaslib.synthetic.infarcts import Infarct
 SITE_SUBJECTS = (55, 34, 27, 12, 27, 14, 11, 26, 14)
 REPEAT_SITE = "Site8"  # in R1.1 all second sessions are from this site
 REPEAT_SHARE = 9 / 220  # of the subjects
+# Of the heads, as our choice: the releases remove faces, the newest ones all but the brain, and a
+# scan that a reader brings has lost nothing.
+REMOVED = {
+    "nothing": 0.35,
+    "face": 0.35,
+    "all but the brain": 0.15,
+    "roughly all but the brain": 0.15,
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Person:
     lesions: tuple[Infarct, ...]
     atrophy: float  # 0..1
     small_vessel: float  # 0..1
+    removed: str  # of the head, before it was shared: see face.remove
     seed: np.random.SeedSequence
 
     def stream(self, key: int) -> np.random.Generator:
@@ -43,14 +52,18 @@ class Person:
 
 
 def draw_people(subjects: int, seed: int) -> list[Person]:
-    """Draw the cohort's subjects. Lesion volumes are stratified, so they depend on their number."""
+    """Draw the cohort's subjects. Lesion volumes are stratified, so they depend on their number.
+
+    Names hold the seed, so that people of two cohorts never share one; ATLAS has none of eight
+    digits.
+    """
     seeds = np.random.SeedSequence(seed).spawn(subjects + 1)
     rng = np.random.default_rng(seeds[0])
     totals = infarcts.draw_volumes(rng, subjects)
     numbers = infarcts.draw_numbers(rng, totals)
     sides = np.where(np.arange(subjects) + 0.5 < infarcts.LEFT_SHARE * subjects, -1, 1)
     sides = rng.permutation(sides)
-    names = 90_000 + rng.choice(10_000, subjects, replace=False)  # names that ATLAS does not use
+    names = rng.choice(10_000, subjects, replace=False)
     sites = _sites(subjects)
     repeated = _repeated(rng, sites)
     people = []
@@ -58,12 +71,13 @@ def draw_people(subjects: int, seed: int) -> list[Person]:
         own = np.random.default_rng(seeds[i + 1])
         people.append(
             Person(
-                subject=f"{names[i]:06d}",
+                subject=f"9{seed:03d}{names[i]:04d}",
                 site=int(sites[i]),
                 sessions=("t01", "t02") if i in repeated else ("t01",),
                 lesions=infarcts.plan(own, int(totals[i]), int(numbers[i]), int(sides[i])),
                 atrophy=float(own.beta(1.6, 2.0)),
                 small_vessel=float(own.beta(1.2, 2.0)),
+                removed=str(own.choice(list(REMOVED), p=list(REMOVED.values()))),
                 seed=seeds[i + 1],
             )
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atlaslib.synthetic.infarcts import Infarct
-from atlaslib.synthetic.people import Person, draw_people, metadata
+from atlaslib.synthetic.people import REMOVED, Person, draw_people, metadata
 
 
 def lesion(kind: str, side: int, volume: int = 5_000) -> Infarct:
@@ -16,7 +16,8 @@ def lesion(kind: str, side: int, volume: int = 5_000) -> Infarct:
 
 
 def person(*lesions: Infarct, sessions: tuple[str, ...] = ("t01",)) -> Person:
-    return Person("090012", 8, sessions, lesions, 0.5, 0.6, np.random.SeedSequence(1))
+    seed = np.random.SeedSequence(1)
+    return Person("90010012", 8, sessions, lesions, 0.5, 0.6, "face", seed)
 
 
 def test_sites_and_repeat_sessions_are_those_of_release_1_1():
@@ -28,7 +29,7 @@ def test_sites_and_repeat_sessions_are_those_of_release_1_1():
     assert {person.site for person in repeated} == {8}
     names = [person.subject for person in people]
     assert len(set(names)) == 220
-    assert all(len(name) == 6 and name.startswith("09") for name in names)
+    assert all(len(name) == 8 and name.startswith("9001") for name in names)
     assert set(metadata(people)["Session"]) == {" t01", " t02"}
 
 
@@ -46,6 +47,20 @@ def test_people_depend_on_the_seed_alone():
 
     assert lesions(3) == lesions(3)
     assert lesions(3) != lesions(4)
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (1, 10), (1, 10_001), (123, 1_230), (0, 2**62)])
+def test_people_of_two_seeds_never_share_a_name(pair):
+    first, second = ({person.subject for person in draw_people(300, seed)} for seed in pair)
+    assert len(first) == len(second) == 300
+    assert not first & second
+
+
+def test_heads_are_shared_whole_or_not_in_the_stated_shares():
+    counts = Counter(person.removed for person in draw_people(400, seed=2))
+    for how, share in REMOVED.items():
+        assert counts[how] / 400 == pytest.approx(share, abs=0.08)
+    assert sum(counts.values()) == 400
 
 
 def test_a_stream_does_not_depend_on_earlier_draws():
@@ -70,7 +85,7 @@ def test_the_table_counts_strokes_by_side_and_location():
     table = metadata([subject])
     assert list(table["Session"]) == [" t01", " t02"]
     row = table.iloc[0]
-    assert (row["INDI Site ID"], row["INDI Subject ID"]) == ("Site8", 90012)
+    assert (row["INDI Site ID"], row["INDI Subject ID"]) == ("Site8", 90010012)
     assert row["# Strokes LH Cortical"] == 0
     assert row["# Strokes LH subcortical"] == 1  # a territory infarct reaches below the cortex
     assert row["# Strokes RH Cortical"] == 2
