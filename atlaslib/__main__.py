@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import atlaslib
-from atlaslib.files import atomic_write, check_writable, make_folder, one_line
+from atlaslib.files import atomic_write, check_writable, make_folder, one_line, user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,11 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments{shown}")
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may contain undecodable bytes
         sys.stdout.reconfigure(errors="backslashreplace")
-    logging.disable()  # libraries' own messages would stand between the lines
+    logging.disable()  # other libraries' messages would appear between the lines
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
+            for name, value in vars(options).items():
+                if isinstance(value, Path):
+                    setattr(options, name, user_path(value))
             return options.run(options) or 0
         except KeyboardInterrupt:
             print("atlaslib: interrupted; run the same command again to resume", file=sys.stderr)
@@ -50,7 +53,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object) -
 
 
 def _one_line(error: Exception, options: argparse.Namespace) -> str:
-    """What went wrong; of an error that nobody foresaw, with the command's inputs."""
+    """The error's text; for an unexpected kind of error, also the command's paths."""
     text = one_line(error)
     if isinstance(error, ValueError | OSError | RuntimeError):
         return text
@@ -83,9 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     unpack.add_argument("archive", metavar="ARCHIVE", type=Path)
     unpack.add_argument("folder", metavar="DIR", type=Path)
-    unpack.add_argument(
-        "--key-file", type=Path, metavar="FILE", help="default: ATLAS_KEY, or ask for the key"
-    )
+    unpack.add_argument("--key-file", metavar="FILE", help="default: ATLAS_KEY, or ask for the key")
     # refused but not repeated in the error; the shell's history already contains it
     unpack.add_argument("--key", action=_RefuseKey, help=argparse.SUPPRESS)
     unpack.set_defaults(run=_unpack)

@@ -15,7 +15,7 @@ from typing import Any
 
 
 def one_line(text: object) -> str:
-    """A message without line breaks; of an error that has none, its kind."""
+    """A text without line breaks; for an error without text, the name of its type."""
     joined = " ".join(str(text).split())
     return joined or type(text).__name__
 
@@ -50,11 +50,36 @@ def home() -> Path:
     its ``data`` folder; otherwise ``~/.cache/atlaslib``.
     """
     if chosen := os.environ.get("ATLASLIB_HOME"):
-        return Path(chosen).expanduser()
+        return user_path(chosen)
     checkout = Path(__file__).resolve().parent.parent
     if (checkout / "_toc.yml").is_file():
         return checkout / "data"
-    return Path.home() / ".cache" / "atlaslib"
+    return user_path("~/.cache/atlaslib")
+
+
+def user_path(path: str | os.PathLike[str], shown: str = "") -> Path:
+    """A path that the user gave, with ``~`` expanded.
+
+    Parameters
+    ----------
+    path : path
+    shown : str
+        What an error calls the path, if it must not be printed.
+
+    Raises
+    ------
+    DataError
+        If it is not a path, or starts with the home folder of an unknown user.
+    """
+    try:
+        expanded = Path(path).expanduser()
+    except TypeError:
+        raise DataError(f"expected a path, got {type(path).__name__}", "path") from None
+    except RuntimeError:
+        raise DataError(f"{shown or path}: unknown home folder", "path") from None
+    if "\0" in str(expanded):
+        raise DataError(f"{shown or repr(path)}: a path cannot contain a NUL character", "path")
+    return expanded
 
 
 def shipped(name: str) -> Path:
@@ -93,7 +118,7 @@ def file_digest(path: Path) -> str:
 
 
 def _check_regular(path: Path, found: os.stat_result) -> None:
-    """A pipe or a device would be read for ever."""
+    """Refuse a pipe or a device, which would be read for ever."""
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         raise DataError(f"{path}: not a regular file", "unreadable")
 
@@ -131,7 +156,7 @@ def atomic_write(path: Path, write: Callable[[str], object]) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise :class:`DataError` if no file of this name could be written, before time is spent."""
+    """Raise :class:`DataError` if no file of this name could be written, before work begins."""
     if path.exists():
         raise DataError(f"{path}: exists already and is not overwritten", "exists")
     probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

@@ -1,4 +1,4 @@
-"""The network of a run: built from its recipe or given by the user, and called with care."""
+"""The network of a run: built from its recipe or given by the user, and checked."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from atlaslib.files import one_line
 from atlaslib.models import build_model
 from atlaslib.recipes import Recipe
 
-#: A module of the user's own, of which a copy is used, or a function that makes one.
+#: A user's own module, of which a copy is used, or a function that makes one.
 Custom = nn.Module | Callable[[], nn.Module]
 
 
 def new_network(recipe: Recipe, custom: Custom | None = None) -> nn.Module:
-    """A network of its own: built from the recipe, or a copy of the user's.
+    """A new network: built from the recipe, or a copy of the user's.
 
     Raises
     ------
     ValueError
-        If it is no module or cannot be copied, or the recipe has an option that its model lacks.
+        If the user's is not a module or cannot be copied, or the recipe has an option that its
+        model lacks.
     """
     if custom is None:
         return build_model(recipe.model, **recipe.model_options())
     try:
         given = custom if isinstance(custom, nn.Module) or not callable(custom) else custom()
         made = copy.deepcopy(given)  # a function may return the same module twice
-    except Exception as error:  # whatever the user's code stumbles over
+    except Exception as error:  # the user's code can raise anything
         raise ValueError(f"model: cannot be made or copied: {one_line(error)}") from error
     if not isinstance(made, nn.Module):
         expected = "a torch.nn.Module, or a function without arguments that makes one"
@@ -38,7 +39,7 @@ def new_network(recipe: Recipe, custom: Custom | None = None) -> nn.Module:
 
 
 def checked_logits(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """A forward pass, (N, C, H, W) to (N, 1, H, W), whose result is what it should be.
+    """A forward pass, (N, C, H, W) to (N, 1, H, W), with its result checked.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def checked_logits(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def signature(network: nn.Module, recipe: Recipe) -> list[float]:
-    """Mean and standard deviation of the logits of fixed noise, to know a network again by."""
+    """Mean and standard deviation of the logits of fixed noise, to recognise a network."""
     shape = (2, 1 + 2 * recipe.context_slices, *recipe.input_size())
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -32,12 +32,12 @@ Levels = Annotated[int, Ge(2), Le(7)]
 
 
 def setting(default: Value, purpose: str, unit: str = "") -> Any:
-    """A field of a recipe, with what `atlaslib recipe` says of it."""
+    """A field of a recipe, with what `atlaslib recipe` says about it."""
     return dataclasses.field(default=default, metadata={"purpose": purpose, "unit": unit})
 
 
 def own(purpose: str, unit: str = "") -> Any:
-    """A field that is left to the model unless it is set."""
+    """A field whose default is the model's own."""
     return setting("default", purpose, unit)
 
 
@@ -45,8 +45,8 @@ def own(purpose: str, unit: str = "") -> Any:
 class Recipe:
     """Everything that determines a training run, apart from the data.
 
-    A field's type says what it may hold; it is checked wherever a recipe is made. "default" stands
-    for the model's own default, which is the paper's value, and None for "none of it".
+    A field's type says what it may hold; it is checked whenever a recipe is made. "default" stands
+    for the model's own default, which is the paper's value, and None switches a setting off.
 
     Raises
     ------
@@ -123,7 +123,7 @@ class Recipe:
                 )
                 text = f"{name}: expected {allowed(name)}, not {shown!a:.60}"
                 raise ValueError(text) from None
-            # 1 becomes 1.0 where a fraction may stand, and -0.0 becomes 0.0
+            # where a float is expected, 1 becomes 1.0 and -0.0 becomes 0.0
             object.__setattr__(self, name, value + 0.0 if type(value) is float else value)
 
     def model_options(self) -> dict[str, int | float | str | tuple[int, int]]:
@@ -167,7 +167,7 @@ def _hints() -> dict[str, Any]:
 
 @cache
 def _adapters() -> dict[str, TypeAdapter[Any]]:
-    strict = ConfigDict(strict=True)  # True is no 1, and "3" no 3
+    strict = ConfigDict(strict=True)  # True is not taken for 1, nor "3" for 3
     return {name: TypeAdapter(hint, config=strict) for name, hint in _hints().items()}
 
 

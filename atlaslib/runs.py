@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,15 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from atlaslib.data.cohort import Cohort
-from atlaslib.files import DataError, atomic_write, home, make_folder, read_bytes, write_json
+from atlaslib.files import (
+    DataError,
+    atomic_write,
+    home,
+    make_folder,
+    read_bytes,
+    user_path,
+    write_json,
+)
 from atlaslib.networks import Custom, new_network, signature
 from atlaslib.recipes import Recipe
 
@@ -37,6 +45,9 @@ COLUMNS = ("epoch", "loss", "validation_loss", "validation_cross_entropy", "vali
            "seconds")  # fmt: skip
 _SEALED = ("experiment.txt", "recipe.json", "history.csv", "weights.safetensors", "provenance.json")
 _SEAL = "SHA256SUMS"  # written last, in the format of sha256sum: a folder that has it is finished
+
+
+Content = TypeVar("Content")
 
 
 class _Split(TypedDict):
@@ -76,17 +87,17 @@ class Run:
         One row per epoch: epoch, loss, validation_loss, validation_cross_entropy,
         validation_dice, seconds.
     provenance : dict
-        source and fingerprint of the cohort; engine version; profile; custom (what of the run is
-        the user's own, or ""); parameters; device; processes; threads (of each process: another
-        number rounds otherwise); peak_memory_mb; seconds; packages; the subjects of each part of
-        the split.
+        source and fingerprint of the cohort; engine version; profile; custom ("model" if the
+        network is the user's own, else ""); parameters; device; processes; threads of each process
+        (sums over another number are rounded differently); peak_memory_mb; seconds; packages; the
+        subjects of each part of the split.
     """
 
     folder: Path
     recipe: Recipe
     history: pd.DataFrame
     provenance: dict[str, Any]
-    custom: Custom | None = None  # the user's own, for its structure
+    custom: Custom | None = None  # the user's own network; only its structure is used
     digest: str = ""  # SHA-256 of the weights, when the run was read
 
     def model(self) -> nn.Module:
@@ -134,7 +145,8 @@ def check_weights(weights: Mapping[str, torch.Tensor], model: nn.Module) -> None
         found, wanted = ((tuple(t.shape), t.dtype) for t in (value, expected[name]))
         if found != wanted:
             raise ValueError(f"{name}: expected {wanted}, found {found}")
-        if not (torch.isfinite(value) | (value == expected[name])).all():  # as a mask may have
+        # a buffer of the network may hold infinite constants
+        if not (torch.isfinite(value) | (value == expected[name])).all():
             raise ValueError(f"{name}: NaN or infinite")
 
 
@@ -156,7 +168,7 @@ def _sums(folder: Path) -> dict[str, str]:
 
 
 def _check_seal(folder: Path) -> None:
-    """Whatever was edited, swapped or cut since training is one error."""
+    """Raise :class:`DataError` if a file of the run was changed since training."""
     sealed = read_bytes(folder / _SEAL).decode(errors="replace")
     now = _sums(folder)
     if not any(line in sealed for line in now.values()):
@@ -185,7 +197,7 @@ def load_run(folder: str | os.PathLike[str], model: Custom | None = None) -> Run
         If the folder is missing, unfinished or damaged, or a file in it is no longer the one that
         training wrote.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not (folder / "recipe.json").is_file():
         raise DataError(f"{folder}: not a run; it has no recipe.json")
     if not is_finished(folder):
@@ -193,15 +205,10 @@ def load_run(folder: str | os.PathLike[str], model: Custom | None = None) -> Run
     _check_seal(folder)
     recipe = read_recipe(folder)
     try:
-        content = json.loads((folder / "provenance.json").read_text())
-        provenance = _provenance_adapter().validate_python(content)
+        provenance = checked(Provenance, json.loads((folder / "provenance.json").read_text()))
         history = pd.read_csv(folder / "history.csv")
         if list(history) != list(COLUMNS):
             raise ValueError(f"history.csv has the columns {', '.join(map(str, history))}")
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DataError(f"{folder}: provenance.json, {place}: {first['msg']}") from None
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{folder}: damaged run ({error})") from None
     custom = provenance["custom"]
@@ -215,9 +222,25 @@ def load_run(folder: str | os.PathLike[str], model: Custom | None = None) -> Run
     return Run(folder, recipe, history, dict(provenance), model, digest)
 
 
+def checked(kind: type[Content], content: object) -> Content:
+    """Check what was read from a file; ValueError names the first entry that is wrong.
+
+    Parameters
+    ----------
+    kind : TypedDict
+        The entries and their types. Other entries are left out.
+    content : object
+    """
+    try:
+        return _adapter(kind).validate_python(content, strict=True)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
 @cache
-def _provenance_adapter() -> TypeAdapter[Provenance]:
-    return TypeAdapter(Provenance)
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -237,7 +260,7 @@ def run_folder(recipe: Recipe, cohort: Cohort) -> Path:
 
 
 def experiment_key(recipe: Recipe, cohort: Cohort, custom: str = "") -> str:
-    """Hash of recipe, cohort, engine version, and what is the user's own: 12 hex digits."""
+    """Hash of recipe, cohort, engine version and custom: 12 hexadecimal digits."""
     return _key(recipe, cohort.fingerprint(), ENGINE, custom)
 
 
@@ -257,6 +280,15 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def write_identity(folder: Path, recipe: Recipe, key: str) -> None:
+    """Write the files that tell which experiment a folder belongs to.
+
+    The key comes first, because a folder without it is refused: the process may be killed here.
+    """
+    atomic_write(folder / "experiment.txt", lambda name: Path(name).write_text(key + "\n"))
+    write_json(folder / "recipe.json", dataclasses.asdict(recipe))
+
+
 def create_run_folder(folder: Path, recipe: Recipe, key: str) -> None:
     """Create a run's folder, or check that an existing one belongs to the same experiment.
 
@@ -274,12 +306,13 @@ def create_run_folder(folder: Path, recipe: Recipe, key: str) -> None:
     if key_file.is_file():
         if read_bytes(key_file).decode(errors="replace").strip() != key:
             raise DataError(f"{folder}: contains a run of another recipe, cohort or engine version")
+    elif (folder / "recipe.json").is_file():
+        text = f"is missing; the run can be resumed if it is of this recipe and cohort: write {key}"
+        raise DataError(f"{key_file}: {text} into it", "missing")
     elif any(not path.name.startswith(".") for path in folder.iterdir()):
         raise DataError(f"{folder}: is not empty and contains no run; choose another folder")
-    else:  # the key comes first: a process killed here must not leave a folder refused forever
-        atomic_write(key_file, lambda name: Path(name).write_text(key + "\n"))
     if not (folder / "recipe.json").is_file():
-        write_json(folder / "recipe.json", dataclasses.asdict(recipe))
+        write_identity(folder, recipe, key)
     elif read_recipe(folder) != recipe:
         raise DataError(f"{folder / 'recipe.json'}: it is not the recipe of this run")
     over = (folder / "provenance.json").is_file() and not (folder / "checkpoint.pt").is_file()

@@ -65,6 +65,10 @@ def test_an_argument_that_may_be_the_key_is_not_shown(more, tmp_path, capsys):
         (["evaluate", "nowhere", "--data", ".", "--csv", "t.csv"], "nowhere: not a run"),
         (["predict", "nowhere", "a.nii", "b.nii"], "nowhere: not a run"),
         (["synth", "somewhere", "--subjects", "0"], "subjects"),
+        (["synth", "~nouser/x", "--subjects", "3"], "~nouser/x: unknown home folder"),
+        (["evaluate", "r", "--data", ".", "--csv", "~nouser/x"], "~nouser/x: unknown home"),
+        (["predict", "r", "t1.nii", "~nouser/x"], "~nouser/x: unknown home folder"),
+        (["claims", "--data", "~nouser/x", "--out", "."], "~nouser/x: unknown home folder"),
     ],
 )
 def test_invalid_input_gives_a_one_line_error(call, says, tmp_path, monkeypatch, capsys):

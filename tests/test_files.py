@@ -11,6 +11,9 @@ import pytest
 
 import atlaslib
 from atlaslib import DataError
+from atlaslib.data.archives import is_encrypted, read_key, unpack
+from atlaslib.data.check import check_folder
+from atlaslib.evaluation.inference import probabilities
 from atlaslib.files import (
     atomic_write,
     check_writable,
@@ -24,6 +27,53 @@ from atlaslib.files import (
 def test_home(monkeypatch):
     monkeypatch.setenv("ATLASLIB_HOME", "~/somewhere")
     assert atlaslib.home() == Path.home() / "somewhere"
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("~nouser/x", "unknown home folder"),
+        (3, "expected a path, got int"),
+        (b"x", "expected a path, got bytes"),
+        ("a\0b", "cannot contain a NUL character"),
+    ],
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        atlaslib.load_cohort,
+        atlaslib.load_run,
+        check_folder,
+        is_encrypted,
+        read_key,
+        lambda path: unpack("archive", path),
+        lambda path: atlaslib.make_cohort(path, 3),
+        lambda path: atlaslib.open_cohort(path),
+        lambda path: probabilities(None, path),
+    ],
+)
+def test_what_is_no_path_is_one_line(use, path, says):
+    with pytest.raises(DataError, match=says):
+        use(path)
+
+
+@pytest.mark.parametrize("path", ["~nouser/x", 3])
+def test_what_is_no_folder_for_a_run_is_one_line(path, cohort):
+    with pytest.raises(DataError, match="unknown home folder|expected a path"):
+        atlaslib.train(atlaslib.recipe("zero", "smoke"), cohort, out=path)
+
+
+def test_a_home_folder_that_is_unknown_is_one_line(monkeypatch):
+    monkeypatch.setenv("ATLASLIB_HOME", "~nouser/x")
+    with pytest.raises(DataError, match="~nouser/x: unknown home folder"):
+        atlaslib.home()
+
+
+def test_a_key_file_is_not_named(monkeypatch):
+    """Its name may be the key itself, given by mistake."""
+    with pytest.raises(DataError, match="the key file: unknown home folder") as error:
+        read_key("~geheim")
+    assert "geheim" not in str(error.value)
 
 
 def test_a_written_file_has_default_permissions(tmp_path):

@@ -257,6 +257,19 @@ def test_an_unfinished_run_with_an_edited_recipe_is_not_taken_up(tmp_path):
         create_run_folder(tmp_path / "run", RECIPE, "0123456789ab")
 
 
+def test_an_unfinished_run_without_its_key_tells_how_to_resume_it(tmp_path):
+    folder = tmp_path / "run"
+    create_run_folder(folder, RECIPE, "0123456789ab")
+    (folder / "checkpoint.pt").write_bytes(b"work")
+    key, before = folder / "experiment.txt", contents(folder)
+    key.unlink()
+    with pytest.raises(DataError, match=r"experiment\.txt: is missing; .*write 0123456789ab into"):
+        create_run_folder(folder, RECIPE, "0123456789ab")
+    key.write_text("0123456789ab\n")
+    create_run_folder(folder, RECIPE, "0123456789ab")
+    assert contents(folder) == before
+
+
 def test_provenance_has_the_package_versions():
     found = runs.package_versions()
     assert found["numpy"] == np.__version__

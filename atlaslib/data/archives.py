@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from tqdm.auto import tqdm
 
-from atlaslib.files import DataError
+from atlaslib.files import DataError, user_path
 
 _DEEPEST = 50  # folders; releases have up to eight
 KEY_VARIABLE = "ATLAS_KEY"
@@ -66,7 +66,7 @@ def unpack(
         write outside the folder; if the folder is not empty; if the disk is full; if ``openssl``
         is missing. Nothing is left behind, and the folder stays unchanged.
     """
-    archive, folder = Path(archive), Path(folder)
+    archive, folder = user_path(archive), user_path(folder)
     if not hasattr(tarfile, "data_filter"):
         raise DataError("unpacking safely needs Python 3.11.4 or later; update Python")
     encrypted = is_encrypted(archive)
@@ -125,6 +125,7 @@ def unpack(
 
 def is_encrypted(archive: str | Path) -> bool:
     """Whether an archive needs a key; :class:`DataError` if the file is not an archive."""
+    archive = user_path(archive)
     try:
         with open(archive, "rb") as file:
             head = file.read(tarfile.BLOCKSIZE)
@@ -160,7 +161,7 @@ def read_key(key_file: str | Path | None = None) -> str:
     if key_file is not None:
         where = "the key file"  # not its name, which may be the key itself, given by mistake
         try:
-            key = _text(Path(key_file).read_bytes())
+            key = _text(user_path(key_file, where).read_bytes())
         except OSError as error:
             raise DataError(f"{where} cannot be opened ({error.strerror})", "key") from None
     elif KEY_VARIABLE in os.environ:

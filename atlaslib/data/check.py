@@ -141,7 +141,7 @@ def _digest(voxels: np.ndarray) -> str:
 
 
 def geometry_warnings(t1: Image, space: str = "MNI") -> Iterator[DataError]:
-    """What a header says about the head's place that may be wrong without anybody noticing."""
+    """Warnings of a header that may place the head wrongly without anybody noticing."""
     if not t1.oriented:
         text = "the header has no orientation; read as LAS, which may mirror the head"
         yield DataError(f"{t1.path}: {text}", "orientation", blocks=False)

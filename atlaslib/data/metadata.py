@@ -21,7 +21,7 @@ from atlaslib.files import read_bytes
 
 
 def subject_key(text: object) -> str:
-    """A subject's name without what differs between releases and spreadsheets.
+    """A subject's name, without prefixes and zeros that differ between releases and tables.
 
     "031844", 31844 and "31844.0" are the same subject, and so are "sub-r001s001" and "r001s001".
     """

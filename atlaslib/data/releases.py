@@ -17,7 +17,7 @@ from pathlib import Path
 
 from atlaslib.data.cohort import EXACT, SYNTHETIC_MARK, Cohort, Scan
 from atlaslib.data.metadata import subject_key
-from atlaslib.files import DataError, open_error
+from atlaslib.files import DataError, open_error, user_path
 
 _END = r"(?i:\.nii(\.gz)?)"
 _MNI_2 = "_space-MNI152NLin2009aSym"
@@ -114,9 +114,9 @@ def survey(root: str | os.PathLike[str]) -> Survey:
     DataError
         If there is no such folder, or no scan of ATLAS in it.
     """
-    if not os.fspath(root):
+    if root == "":
         raise DataError("no folder is named; expected one that holds ATLAS", "missing")
-    root = Path(root).expanduser()
+    root = user_path(root)
     try:
         is_folder = stat.S_ISDIR(root.stat().st_mode)
     except FileNotFoundError:

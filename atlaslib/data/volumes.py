@@ -24,7 +24,7 @@ ORIGIN = (-98.0, -134.0, -72.0)  # mm: the centre of the first voxel, as in nile
 HALF_A_VOXEL = 0.5  # mm: a smaller difference moves no voxel onto another
 
 _HEADER = 352  # bytes before the first voxel
-_MOST = 2**32  # bytes of voxels: 1 GB are 512 voxels along each axis, of eight bytes
+_MOST = 2**32  # bytes: four times an image of 512 x 512 x 512 voxels of eight bytes
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def read_image(path: Path, space: str = "MNI") -> Image:
 
 
 def _unzipped(path: Path, content: bytes) -> bytes:
-    """Decompress a gzip file as far as its header says that it has voxels, and no further."""
+    """Decompress a gzip file, but no more bytes than the image's header says that it has."""
     with igzip.open(io.BytesIO(content)) as file:
         head = file.read(_HEADER)
     if len(head) < 348:
@@ -121,12 +121,12 @@ def _unzipped(path: Path, content: bytes) -> bytes:
         raise DataError(f"{path}: {text}", "unreadable")
     with igzip.open(io.BytesIO(content)) as file:
         unzipped = file.read(size)
-        file.read(1)  # at the end of the file its checksum is compared
+        file.read(1)  # at the end of the file, gzip verifies its checksum
     return unzipped
 
 
 def _check_kind(path: Path, head: bytes) -> None:
-    """Refuse what is an image of another kind; what is none at all is left to the reader."""
+    """Refuse an image of another format; what is no image at all is left to nibabel."""
     found = ""
     if 540 in (int.from_bytes(head[:4], order) for order in ("little", "big")):
         found = "NIfTI-2"
@@ -144,7 +144,7 @@ def _check_kind(path: Path, head: bytes) -> None:
 
 
 def _forms_agree(image: nib.Nifti1Image) -> bool:
-    """Whether the header's two ways to place the voxels, where both are given, say the same."""
+    """Whether the sform and the qform, if the header has both, place the voxels alike."""
     header = image.header
     if not (header["sform_code"] and header["qform_code"]):
         return True

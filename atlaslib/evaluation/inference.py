@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -18,7 +17,7 @@ from atlaslib.data.cohort import Cohort, Scan
 from atlaslib.data.model_input import to_full_resolution, to_model_input, with_context
 from atlaslib.data.slices import GRID, SliceDataset, normalise, to_slices, to_volume
 from atlaslib.data.volumes import Image, read_t1
-from atlaslib.files import DataError, expect
+from atlaslib.files import DataError, expect, user_path
 from atlaslib.models.device import best_device, fast_layout, half_precision
 from atlaslib.networks import checked_logits
 from atlaslib.recipes import Recipe
@@ -113,7 +112,7 @@ def probabilities(run: Run, scan: Scan | str | os.PathLike[str]) -> np.ndarray:
 
 
 def _t1_of(scan: Scan | str | os.PathLike[str]) -> Image:
-    return read_t1(scan.t1 if isinstance(scan, Scan) else Path(scan))
+    return read_t1(scan.t1 if isinstance(scan, Scan) else user_path(scan))
 
 
 def _logits(run: Run, t1: Image) -> torch.Tensor:

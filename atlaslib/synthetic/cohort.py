@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from atlaslib.data.cohort import EXACT, METADATA, SYNTHETIC_MARK, Cohort
 from atlaslib.data.releases import load_cohort
-from atlaslib.files import DataError, atomic_write, home
+from atlaslib.files import DataError, atomic_write, home, user_path
 from atlaslib.synthetic import anatomy, face, head, infarcts, raters
 from atlaslib.synthetic.anatomy import Float
 from atlaslib.synthetic.infarcts import FittedLesion, Infarct
@@ -78,7 +78,7 @@ def make_cohort(
     ValueError
         If an argument is out of range.
     """
-    root = Path(root).expanduser()
+    root = user_path(root)
     _check_integer("subjects", subjects, 1, 9_999)
     _check_integer("seed", seed, 0, 2**63)
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2

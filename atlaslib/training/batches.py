@@ -21,7 +21,7 @@ from atlaslib.training.memory import free_memory
 Batch = tuple[torch.Tensor, torch.Tensor]
 _CACHE_SHARE = 0.4  # of the device's free memory that the slices may take; the model needs the rest
 _PREFETCH = 2  # batches that are read ahead while the device computes
-_CHUNK = 27  # slices that are downsampled at once: so many fit into the CPU's cache
+_CHUNK = 27  # slices that are downsampled at once: they fit into the CPU's cache
 
 
 def epoch_order(table: pd.DataFrame, recipe: Recipe, epoch: int) -> np.ndarray:
@@ -45,14 +45,19 @@ def epoch_order(table: pd.DataFrame, recipe: Recipe, epoch: int) -> np.ndarray:
     return generator.permutation(np.concatenate([lesion, sampled]))
 
 
-def epoch_batches(
-    order: np.ndarray, recipe: Recipe, epoch: int
-) -> tuple[list[np.ndarray], list[torch.Tensor]]:
-    """Cut an epoch's order into batches, and draw at random which of their slices are mirrored.
+def steps_per_epoch(order: np.ndarray, recipe: Recipe) -> int:
+    """The number of batches in an epoch, the same in each.
 
     An incomplete last batch is left out: batch normalisation fails on a single slice.
     """
-    count = max(1, len(order) // recipe.batch_size)
+    return max(1, len(order) // recipe.batch_size)
+
+
+def epoch_batches(
+    order: np.ndarray, recipe: Recipe, epoch: int
+) -> tuple[list[np.ndarray], list[torch.Tensor]]:
+    """Cut an epoch's order into batches, and draw at random which of their slices are mirrored."""
+    count = steps_per_epoch(order, recipe)
     order = order[: count * recipe.batch_size]
     mirrored = np.random.default_rng([recipe.seed, epoch, 1]).random(len(order)) < 0.5
     flips = [torch.from_numpy(part) for part in np.array_split(mirrored, count)]

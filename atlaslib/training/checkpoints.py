@@ -13,15 +13,80 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, MinLen
 from filelock import FileLock, Timeout
+from pydantic import AfterValidator, FiniteFloat, InstanceOf
+from typing_extensions import TypedDict
 
 from atlaslib.files import DataError, atomic_write, one_line
 
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 _DIGEST = 32  # bytes of the SHA-256 that follows the content
+
+
+def _finite(tensor: torch.Tensor) -> torch.Tensor:
+    if not torch.isfinite(tensor).all():
+        raise ValueError("NaN or infinite")
+    return tensor
+
+
+def _not_negative(tensor: torch.Tensor) -> torch.Tensor:
+    if (tensor < 0).any():
+        raise ValueError("negative")
+    return tensor
+
+
+def _dice(value: float) -> float:
+    if value < 0 or value > 1:  # NaN if no scan has a lesion, true or predicted
+        raise ValueError("not from 0 to 1")
+    return value
+
+
+_Tensor = InstanceOf[torch.Tensor]
+_Finite = Annotated[_Tensor, AfterValidator(_finite)]
+_NotNegative = Annotated[_Finite, AfterValidator(_not_negative)]
+_Number = Annotated[FiniteFloat, Ge(0)]
+
+
+class _Moments(TypedDict):
+    """Adam's state of one parameter."""
+
+    step: _NotNegative
+    exp_avg: _Finite
+    exp_avg_sq: _NotNegative
+
+
+class _Optimiser(TypedDict):
+    state: dict[int, _Moments]  # by the parameter's position; none of a parameter never used
+
+
+class _Row(TypedDict):
+    """One epoch of a history."""
+
+    epoch: int
+    loss: FiniteFloat
+    validation_loss: FiniteFloat
+    validation_cross_entropy: FiniteFloat
+    validation_dice: Annotated[float, AfterValidator(_dice)]
+    seconds: _Number
+
+
+class Checkpoint(TypedDict):
+    """What a checkpoint holds."""
+
+    experiment: str
+    model: dict[str, _Tensor]
+    optimiser: _Optimiser
+    scaler: dict[str, _Number]
+    random: Annotated[list[list[_Tensor]], MinLen(1)]  # one entry per process
+    history: list[_Row]
+    weights: dict[str, _Tensor]  # the best so far
+    step: Annotated[int, Ge(0)]  # steps taken in this epoch
+    total: _Finite  # sum of this epoch's losses
+    seconds: _Number  # that this epoch has taken
 
 
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
@@ -70,7 +135,7 @@ def load_checkpoint(
                 raise ValueError("its digest is wrong")
             restore(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
             return True
-        except Exception as error:  # whatever unpacking and reading it stumbles over
+        except Exception as error:  # a damaged file can raise anything
             why = one_line(error)
         then = "resuming from the previous one" if name == CURRENT else "starting from scratch"
         warnings.warn(f"{path}: damaged checkpoint ({why:.80}); {then}", stacklevel=2)
@@ -111,8 +176,8 @@ class StopRequest:
     """A request to stop, from Ctrl-C, a notebook's stop button or a cluster's SIGTERM.
 
     The first request only sets ``asked``, so that training can save a checkpoint and end after the
-    current step; a second one stops at once. Of several processes that wait for each other, none
-    may save and end alone: with ``alone`` False, signals keep their usual effect.
+    current step; a second one stops at once. Several processes wait for each other, so none may
+    save and end alone: with ``alone`` False, signals keep their usual effect.
     """
 
     def __init__(self, alone: bool = True) -> None:

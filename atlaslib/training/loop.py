@@ -15,7 +15,7 @@ import torch
 from atlaslib.data.cohort import Cohort
 from atlaslib.data.splits import VALIDATION
 from atlaslib.evaluation.scoring import validate
-from atlaslib.files import DataError, expect
+from atlaslib.files import DataError, expect, user_path
 from atlaslib.models import count_parameters
 from atlaslib.networks import Custom
 from atlaslib.recipes import Recipe
@@ -103,10 +103,10 @@ def train(
     if model is not None and out is None:
         raise ValueError("a model of your own needs out=, the folder of its run")
     custom = "" if model is None else "model"
-    folder = Path(out) if out is not None else run_folder(recipe, cohort)
+    folder = user_path(out) if out is not None else run_folder(recipe, cohort)
     context = join_processes()
     if not is_finished(folder):
-        try_one_batch(recipe, model)
+        try_one_batch(recipe, model, context.size)
     if context.is_main:
         create_run_folder(folder, recipe, experiment_key(recipe, cohort, custom))
     context.barrier()
@@ -138,8 +138,7 @@ def _train(
     state.resume()
     context.barrier()  # the main process deletes the checkpoints at the end
     writer = _tensorboard(folder) if tensorboard and context.is_main else None
-    steps = len(epoch_order(session.slices.table, recipe, 0)) // recipe.batch_size or 1
-    bar = ProgressBar(recipe, steps, state, progress)
+    bar = ProgressBar(recipe, state, progress)
     with StopRequest(context.size == 1) as stop, bar:
         for epoch in range(len(state.history), recipe.epochs):
             if state.should_stop_early():
@@ -153,7 +152,7 @@ def _train(
             flips = [each[share] for each in mirrored[state.step :]]
             for x, y in session.batches.iterate(chosen, flips):
                 if recipe.decay:
-                    done = (epoch + state.step / steps) / recipe.epochs
+                    done = (epoch + state.step / state.steps) / recipe.epochs
                     session.optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - done)
                 state.record_step(session.step(x, y))
                 bar.advance(state)

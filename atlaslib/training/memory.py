@@ -12,7 +12,7 @@ from torch import nn
 from atlaslib.models import count_parameters
 
 _BYTES = 4  # of a float32 number
-_PEAK = 1.2  # peak memory of a step, as a multiple of its saved activations; it is at least this
+_PEAK = 1.2  # peak memory of a step, as a multiple of its saved activations: at least this
 _COPIES = 4  # of each parameter: itself, its gradient, and Adam's two running means
 
 

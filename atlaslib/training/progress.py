@@ -15,13 +15,13 @@ _LOG_SECONDS = 60  # between lines of progress in a log file
 class ProgressBar:
     """One bar for the whole run: epoch, loss, validation Dice, slices per second, time left."""
 
-    def __init__(self, recipe: Recipe, steps: int, state: TrainingState, progress: bool) -> None:
+    def __init__(self, recipe: Recipe, state: TrainingState, progress: bool) -> None:
         self.recipe = recipe
         # in a log file, which is neither a terminal nor a notebook, each refresh adds a line
         log_file = not sys.stderr.isatty() and "ipykernel" not in sys.modules
         self.bar = tqdm(
-            total=recipe.epochs * steps * recipe.batch_size,
-            initial=(len(state.history) * steps + state.step) * recipe.batch_size,
+            total=recipe.epochs * state.steps * recipe.batch_size,
+            initial=(len(state.history) * state.steps + state.step) * recipe.batch_size,
             unit="slice",
             disable=not progress,
             mininterval=_LOG_SECONDS if log_file else 0.5,

@@ -14,8 +14,21 @@ from safetensors.torch import save_file
 
 from atlaslib.files import DataError, atomic_write, write_json
 from atlaslib.networks import new_network, signature
-from atlaslib.runs import COLUMNS, check_weights, experiment_key, seal
-from atlaslib.training.checkpoints import delete_checkpoints, load_checkpoint, save_checkpoint
+from atlaslib.runs import (
+    COLUMNS,
+    check_weights,
+    checked,
+    experiment_key,
+    seal,
+    write_identity,
+)
+from atlaslib.training.batches import epoch_order, steps_per_epoch
+from atlaslib.training.checkpoints import (
+    Checkpoint,
+    delete_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.step import TrainingError, TrainingSession
 
@@ -30,6 +43,8 @@ class TrainingState:
         self.folder, self.session, self.context = folder, session, context
         custom = "" if session.custom is None else "model"
         self.experiment = experiment_key(session.recipe, session.cohort, custom)
+        order = epoch_order(session.slices.table, session.recipe, 0)
+        self.steps = steps_per_epoch(order, session.recipe)
         self.history: list[dict[str, float]] = []
         self.best = (-1.0, 0.0)  # validation Dice, minus validation loss
         self.weights = self._copy()
@@ -79,14 +94,14 @@ class TrainingState:
         if self.context.is_main:
             if not self.folder.is_dir():
                 raise DataError(f"{self.folder}: was deleted during training", "missing")
+            self._write_identity()
             content = {
                 "experiment": self.experiment,
                 "model": self.session.model.state_dict(),
-                "optimiser": self.session.optimiser.state_dict(),
+                "optimiser": {"state": self.session.optimiser.state_dict()["state"]},
                 "scaler": self.session.scaler.state_dict(),
                 "random": random,  # one entry per process
                 "history": self.history,
-                "best": self.best,
                 "weights": self.weights,
                 "step": self.step,
                 "total": self.total,
@@ -103,11 +118,17 @@ class TrainingState:
             session.model.load_state_dict(fresh[0])  # a damaged one may have been read in part
             session.optimiser.load_state_dict(fresh[1])
 
-    def _restore(self, content: dict[str, Any]) -> None:
+    def _write_identity(self) -> None:
+        """Write again what may have been deleted or edited, and is needed to resume the run."""
+        write_identity(self.folder, self.session.recipe, self.experiment)
+
+    def _restore(self, loaded: dict[str, Any]) -> None:
         session = self.session
+        content: Any = checked(Checkpoint, loaded)
         self._check_content(content)
         session.model.load_state_dict(content["model"])
-        session.optimiser.load_state_dict(content["optimiser"])
+        # the learning rate and other settings are those of the recipe
+        session.optimiser.load_state_dict(session.optimiser.state_dict() | content["optimiser"])
         if content["scaler"] and session.scaler.is_enabled():  # the device may have changed
             session.scaler.load_state_dict(content["scaler"])
         # with another number of processes, each keeps the state that its seed has given it
@@ -116,35 +137,34 @@ class TrainingState:
             torch.set_rng_state(own.cpu())
             if session.device.type == "cuda" and on_gpu:
                 torch.cuda.set_rng_state(on_gpu[0].cpu())
-        self.history, self.best = content["history"], tuple(content["best"])
+        self.history = content["history"]
+        self.best = max(map(_score, self.history), default=self.best)
         self.weights = {name: value.cpu() for name, value in content["weights"].items()}
-        self.step, self.total = content["step"], content["total"]
+        self.step = content["step"]
+        self.total = torch.full_like(self.total, float(content["total"]))
         self._earlier = content["seconds"]
 
     def _check_content(self, content: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another network, or with something missing, before it is used."""
+        """Raise ValueError if a checkpoint cannot be one of this run."""
         session = self.session
         if content["experiment"] != self.experiment:
             raise ValueError("it is of another run")
         for name in ("model", "weights"):
             check_weights(content[name], session.model)
-        if content["optimiser"].keys() != session.optimiser.state_dict().keys():
-            raise ValueError("it holds no state of the optimiser")
-        for place, parameter in enumerate(session.model.parameters()):
-            for value in content["optimiser"]["state"].get(place, {}).values():
-                if value.numel() > 1 and value.shape != parameter.shape:
-                    raise ValueError("its optimiser is that of another network")
-        history = content["history"]
-        if [row["epoch"] for row in history] != list(range(1, len(history) + 1)):
+        moments = content["optimiser"]["state"]
+        shapes = {place: p.shape for place, p in enumerate(session.model.parameters())}
+        for place, found in moments.items():
+            if {shapes.get(place)} != {found["exp_avg"].shape, found["exp_avg_sq"].shape}:
+                raise ValueError("its optimiser is that of another network")
+        epochs, step = content["history"], content["step"]
+        if [row["epoch"] for row in epochs] != list(range(1, len(epochs) + 1)):
             raise ValueError("its history is not one row for each epoch")
-        if len(history) > session.recipe.epochs or set(COLUMNS) != set().union(COLUMNS, *history):
-            raise ValueError("its history is that of another run")
-        numbers = [*content["best"], content["step"], float(content["total"]), content["seconds"]]
-        counted = isinstance(content["step"], int) and content["step"] >= 0
-        if len(content["best"]) != 2 or not np.isfinite(numbers).all() or not counted:
-            raise ValueError("its counters are not numbers")
-        if not content["random"] or content["scaler"] is None:
-            raise ValueError("it holds no random state")
+        if len(epochs) + (step > 0) > session.recipe.epochs or step > self.steps:
+            raise ValueError("it has more epochs or steps than this run")
+        steps = len(epochs) * self.steps + step
+        taken = max((int(found["step"]) for found in moments.values()), default=0)
+        if taken > steps or (taken < steps and not content["scaler"]):  # which may skip steps
+            raise ValueError(f"its optimiser has taken {taken} steps, expected {steps}")
 
     def _copy(self) -> dict[str, torch.Tensor]:
         state = self.session.model.state_dict().items()
@@ -176,6 +196,7 @@ class TrainingState:
 
     def finish(self, provenance: dict[str, Any]) -> None:
         """Write the results and seal them, which marks the run as finished."""
+        self._write_identity()
         provenance["seconds"] = sum(row["seconds"] for row in self.history)
         weights, session = self.weights, self.session
         network = new_network(session.recipe, session.custom)

@@ -1,18 +1,24 @@
-"""One batch is tried before a run begins: with what a run does to a network, on a copy of it."""
+"""Try on a copy of a network what a run does with it, before the run begins."""
 
 from __future__ import annotations
 
 import torch
 from safetensors.torch import load, save
+from torch import nn
 
+from atlaslib.evaluation.inference import slices_per_pass
 from atlaslib.files import one_line
+from atlaslib.models.device import best_device
 from atlaslib.networks import Custom, checked_logits, new_network
 from atlaslib.recipes import Recipe
 from atlaslib.runs import check_weights
+from atlaslib.training.memory import max_batch_size
 
 
-def try_one_batch(recipe: Recipe, custom: Custom | None) -> None:
+def try_one_batch(recipe: Recipe, custom: Custom | None, processes: int = 1) -> None:
     """Train a copy on two slices of noise, segment them, save it and load it again.
+
+    A network of the user's own is also applied to as many slices as the run will give it at once.
 
     Neither the user's module nor any random state is changed.
 
@@ -25,17 +31,17 @@ def try_one_batch(recipe: Recipe, custom: Custom | None) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         try:
-            _try(recipe, custom)
+            _try(recipe, custom, processes)
         except ValueError as error:
             raise ValueError(one_line(error)) from error
         except torch.OutOfMemoryError:
-            pass  # training says how much would fit
-        except Exception as error:  # whatever the user's module stumbles over
+            pass  # training has its own message, with the size that fits
+        except Exception as error:  # the user's module can raise anything
             name = type(error).__name__
             raise ValueError(f"model: cannot be trained ({name}: {one_line(error)})") from error
 
 
-def _try(recipe: Recipe, custom: Custom | None) -> None:
+def _try(recipe: Recipe, custom: Custom | None, processes: int) -> None:
     network = new_network(recipe, custom)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError("model: it has no parameter to train")
@@ -58,3 +64,17 @@ def _try(recipe: Recipe, custom: Custom | None) -> None:
     with torch.inference_mode():
         for count in (1, 2):
             checked_logits(network.eval(), x[:count])
+    if custom is not None:
+        _try_sizes(network, x, recipe, processes)
+
+
+def _try_sizes(network: nn.Module, x: torch.Tensor, recipe: Recipe, processes: int) -> None:
+    """Apply a network to every number of slices that the run will give it at once."""
+    share = max(1, recipe.batch_size // processes)
+    micro = min(recipe.micro_batch or share, share)
+    segmented = slices_per_pass(best_device(), recipe)
+    fits = max_batch_size(network, x)  # training and its own check say what to do about more
+    for count, training in ((micro, True), (share % micro, True), (segmented, False)):
+        if 0 < count <= fits:
+            with torch.no_grad():
+                checked_logits(network.train(training), x[:1].expand(count, -1, -1, -1).clone())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -70,6 +71,9 @@ def test_the_loss_is_the_mean_over_the_steps(state):
 
 
 def test_resuming_restores_the_state(state, cohort):
+    for parameter in state.session.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    state.session.optimiser.step()
     state.record_step(torch.tensor(0.5))
     state.save()
     other = TrainingState(
@@ -86,6 +90,25 @@ def test_resuming_restores_the_state(state, cohort):
         other.session.model.parameters(), state.session.model.parameters(), strict=True
     ):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("{}")])
+@pytest.mark.parametrize("name", ["experiment.txt", "recipe.json"])
+def test_a_file_deleted_or_edited_during_training_is_written_again(name, change, cohort, tmp_path):
+    chosen = dataclasses.replace(RECIPE, epochs=1)
+    run = train(
+        chosen, cohort, tmp_path / "run", progress=False,
+        after_epoch=lambda row: change(tmp_path / "run" / name),
+    )  # fmt: skip
+    assert run.recipe == chosen
+
+
+def test_a_file_deleted_before_a_checkpoint_is_there_when_the_run_is_resumed(state):
+    state.save()
+    names = {path.name for path in state.folder.iterdir()}
+    (state.folder / "experiment.txt").unlink()
+    state.save()
+    assert {path.name for path in state.folder.iterdir()} >= names
 
 
 def test_half_precision_trains_as_well_as_full_precision(cohort, tmp_path, monkeypatch):

@@ -164,6 +164,27 @@ def test_what_would_fail_later_is_tried_first(make, says, cohort, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("count", [8, 27, 5, 3])
+def test_all_numbers_of_slices_that_a_run_uses_are_tried(count):
+    """Batches of 8 are computed as 5 and 3; 27 slices are segmented at once."""
+
+    class Refuses(Odd):
+        def forward(self, x):
+            assert len(x) != count, "too many"
+            return self.conv(x)
+
+    chosen = RECIPE if count == 8 else dataclasses.replace(RECIPE, micro_batch=5)
+    with pytest.raises(ValueError, match=rf"fails on slices \({count}, 1, 48, 40\): Ass.*too many"):
+        try_one_batch(chosen, Refuses)
+
+
+def test_a_batch_that_needs_more_memory_than_there_is_is_not_tried(monkeypatch):
+    monkeypatch.setattr("atlaslib.training.trial.max_batch_size", lambda network, x: 2)
+    seen = []
+    try_one_batch(RECIPE, lambda: Odd(lambda x: seen.append(len(x)) or x))
+    assert max(seen) == 2
+
+
 def test_an_infinite_mask_in_a_buffer_is_no_damage(cohort, tmp_path):
     def make():
         network = Odd()
