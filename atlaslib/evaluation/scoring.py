@@ -75,6 +75,7 @@ def validate(
     recipe: Recipe,
     part: int,
     positions: Sequence[int] | None = None,
+    brain_only: bool = True,
 ) -> list[dict[str, float]]:
     """Segment scans and compare them with their masks: one :func:`scan_scores` row per scan.
 
@@ -87,6 +88,9 @@ def validate(
         If the split is by slice, the part to score: :data:`atlaslib.data.splits.TEST`, ...
     positions : sequence of int, optional
         Positions of the scans in the cohort. None: all.
+    brain_only : bool, default=True
+        As of :func:`atlaslib.predict`. A true lesion voxel outside costs 20 nats, as outside the
+        window: the loss stays finite.
     """
     device = next(model.parameters()).device
     model.eval()
@@ -94,7 +98,7 @@ def validate(
     found = []
     for position in positions:
         images, masks = (x.to(device, non_blocking=True) for x in slices.scan(position))
-        logits = logit_chunks(model, images, recipe, np.arange(len(images)))
+        logits = logit_chunks(model, images, recipe, np.arange(len(images)), brain_only)
         # chunk by chunk, while the logits are still in the CPU's cache
         chunks = zip(logits, masks.split(slices_per_pass(device, recipe)), strict=True)
         found.append(torch.cat([slice_counts(*chunk) for chunk in chunks]))
@@ -105,7 +109,9 @@ def validate(
     ]
 
 
-def evaluate(run: Run, cohort: Cohort, progress: bool = True) -> pd.DataFrame:
+def evaluate(
+    run: Run, cohort: Cohort, progress: bool = True, brain_only: bool = True
+) -> pd.DataFrame:
     """Segment every scan of a cohort and compare it with its masks.
 
     Parameters
@@ -115,6 +121,9 @@ def evaluate(run: Run, cohort: Cohort, progress: bool = True) -> pd.DataFrame:
         Usually the test part of ``cohort.split``: the column ``part`` tells which subjects the
         run has seen before.
     progress : bool
+    brain_only : bool, default=True
+        Nothing is marked outside the MNI152 template's brain and 4 mm around it, as by
+        :func:`atlaslib.predict`. True lesion voxels count wherever they are.
 
     Returns
     -------
@@ -137,7 +146,7 @@ def evaluate(run: Run, cohort: Cohort, progress: bool = True) -> pd.DataFrame:
          "part": parts.get(scan.subject, "new")}
         for scan in cohort
     ]  # fmt: skip
-    scores = validate(model, slices, run.recipe, TEST)
+    scores = validate(model, slices, run.recipe, TEST, brain_only=brain_only)
     return pd.concat([pd.DataFrame(rows), pd.DataFrame(scores)], axis=1)
 
 
