@@ -1,6 +1,6 @@
 """The file ``atlaslib/data/brain.npz``: the brain of nilearn's MNI152 template, and 4 mm around it.
 
-    python tests/brain.py    # write it again
+python tests/brain.py    # write it again
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from atlaslib.data.model_input import (
 )
 from atlaslib.data.slices import GRID, SliceDataset, normalise, to_slices, to_volume
 from atlaslib.data.volumes import Image, near_brain, read_t1
+from atlaslib.evaluation.predictor import Predictor, Trained
 from atlaslib.files import DataError, expect
 from atlaslib.models.device import best_device, fast_layout, half_precision
 from atlaslib.networks import checked_logits
@@ -114,8 +115,8 @@ def slices_per_pass(device: torch.device, recipe: Recipe) -> int:
     return GRID[2] if device.type == "cuda" and fits else _CPU_SLICES
 
 
-def predictions(run: Run, cohort: Cohort) -> Iterator[tuple[Scan, np.ndarray, np.ndarray]]:
-    """Yield each scan, the run's logits (float32) and true mask (bool), both (189, 232, 196)."""
+def predictions(run: Trained, cohort: Cohort) -> Iterator[tuple[Scan, np.ndarray, np.ndarray]]:
+    """Yield each scan, its logits (float32) and true mask (bool), both (189, 232, 196)."""
     model = fast_layout(run.model(), best_device())
     slices = SliceDataset(cohort, progress=False)
     for position, scan in enumerate(cohort):
@@ -125,13 +126,13 @@ def predictions(run: Run, cohort: Cohort) -> Iterator[tuple[Scan, np.ndarray, np
 
 
 def probabilities(
-    run: Run, scan: Scan | str | os.PathLike[str], brain_only: bool = True
+    run: Trained, scan: Scan | str | os.PathLike[str], brain_only: bool = True
 ) -> np.ndarray:
     """The model's probability of lesion for every pixel of a scan's slices.
 
     Parameters
     ----------
-    run : Run
+    run : Run or Predictor
     scan : Scan, or the path of a T1 in MNI space
     brain_only : bool, default=True
         Practically 0 outside the template's brain and 4 mm around it; False: the network's own.
@@ -147,7 +148,7 @@ def _t1_of(scan: Scan | str | os.PathLike[str]) -> Image:
     return read_t1(scan.t1 if isinstance(scan, Scan) else Path(scan))
 
 
-def _logits(run: Run, t1: Image, brain_only: bool) -> torch.Tensor:
+def _logits(run: Trained, t1: Image, brain_only: bool) -> torch.Tensor:
     try:
         levels = normalise(t1.voxels)
     except DataError as error:
@@ -159,13 +160,13 @@ def _logits(run: Run, t1: Image, brain_only: bool) -> torch.Tensor:
 
 
 def predict(
-    run: Run, t1: Scan | str | os.PathLike[str], brain_only: bool = True
+    run: Trained, t1: Scan | str | os.PathLike[str], brain_only: bool = True
 ) -> nib.Nifti1Image:
     """Segment a T1 in MNI space; warns of a header that may place the head wrongly.
 
     Parameters
     ----------
-    run : Run
+    run : Run or Predictor
     t1 : Scan, or the path of a NIfTI file of 197 x 233 x 189 voxels in any orientation
     brain_only : bool, default=True
         Mark nothing outside the MNI152 template's brain and 4 mm around it, since networks
@@ -181,7 +182,7 @@ def predict(
     DataError
         If the file is unreadable or not on the MNI grid.
     """
-    expect("run", run, Run)
+    expect("run", run, Run, Predictor)
     image = _t1_of(t1)
     for doubt in geometry_warnings(image):
         warnings.warn(str(doubt), stacklevel=2)

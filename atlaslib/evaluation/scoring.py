@@ -15,6 +15,7 @@ from atlaslib.data.slices import GRID, SliceDataset
 from atlaslib.data.splits import TEST, slices_of_part
 from atlaslib.evaluation.inference import is_lesion, logit_chunks, slices_per_pass
 from atlaslib.evaluation.metrics import bootstrap_mean, dice_of, mean_dice, pooled_dice
+from atlaslib.evaluation.predictor import Predictor, Trained
 from atlaslib.files import DataError, expect
 from atlaslib.models.device import best_device, fast_layout
 from atlaslib.recipes import Recipe
@@ -110,13 +111,13 @@ def validate(
 
 
 def evaluate(
-    run: Run, cohort: Cohort, progress: bool = True, brain_only: bool = True
+    run: Trained, cohort: Cohort, progress: bool = True, brain_only: bool = True
 ) -> pd.DataFrame:
     """Segment every scan of a cohort and compare it with its masks.
 
     Parameters
     ----------
-    run : Run
+    run : Run or Predictor
     cohort : Cohort
         Usually the test part of ``cohort.split``: the column ``part`` tells which subjects the
         run has seen before.
@@ -129,18 +130,19 @@ def evaluate(
     -------
     DataFrame
         One row per scan: subject, session, site, part ("train", "validation", "test" of the
-        run's own split, or "new"), dice, dice_per_slice, volume_ml, predicted_ml,
-        intersection_ml, cross_entropy (per pixel, weight 1), loss (with the run's positive
-        weight). All are computed at full resolution over all 189 slices,
+        run's own split, or "new", as for every scan of a Predictor), dice, dice_per_slice,
+        volume_ml, predicted_ml, intersection_ml, cross_entropy (per pixel, weight 1), loss (with
+        the recipe's positive weight). All are computed at full resolution over all 189 slices,
         or over the test slices of a run that was split by slice.
     """
-    expect("run", run, Run)
+    expect("run", run, Run, Predictor)
     expect("cohort", cohort, Cohort)
     if not len(cohort):
         raise DataError(f"{cohort.root}: no scan to evaluate")
     model = fast_layout(run.model(), best_device())
     slices = SliceDataset(cohort, progress=progress)
-    parts = {s: part for part, names in run.provenance["split"].items() for s in names}
+    split = run.provenance["split"] if isinstance(run, Run) else {}
+    parts = {subject: part for part, names in split.items() for subject in names}
     rows = [
         {"subject": scan.subject, "session": scan.session, "site": scan.site,
          "part": parts.get(scan.subject, "new")}
