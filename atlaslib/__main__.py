@@ -135,9 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     study.set_defaults(run=_study)
 
     predict = commands.add_parser("predict", help="predict the lesion mask of a T1 in MNI space")
-    predict.add_argument("folder", metavar="RUN", type=Path)
+    predict.add_argument("folder", metavar="RUN", type=Path, nargs="?")
     predict.add_argument("t1", metavar="T1.nii.gz", type=Path)
     predict.add_argument("mask", metavar="MASK.nii.gz", type=Path)
+    predict.add_argument(
+        "--pretrained", metavar="NAME", help="a network shipped with the library, in place of RUN"
+    )
     _add_whole_head(predict)
     predict.set_defaults(run=_predict)
     return parser
@@ -276,11 +279,17 @@ def _study(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    run = atlaslib.load_run(options.folder)
+    if (options.folder is None) == (options.pretrained is None):
+        raise ValueError("predict needs either a RUN or --pretrained NAME")
+    network: atlaslib.Run | atlaslib.Predictor
+    if options.pretrained is None:
+        network = atlaslib.load_run(options.folder)
+    else:
+        network = atlaslib.load_pretrained(options.pretrained)
     if not options.mask.name.endswith((".nii", ".nii.gz")):
         raise atlaslib.DataError(f"{options.mask}: the mask's name must end with .nii or .nii.gz")
     check_writable(options.mask)
-    mask = atlaslib.predict(run, options.t1, brain_only=not options.whole_head)
+    mask = atlaslib.predict(network, options.t1, brain_only=not options.whole_head)
     content = mask.to_bytes()
     if options.mask.suffix == ".gz":
         content = gzip.compress(content, 6)
