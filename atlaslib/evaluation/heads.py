@@ -25,12 +25,13 @@ from atlaslib.evaluation.inference import predict
 from atlaslib.evaluation.predictor import Trained
 from atlaslib.evaluation.scoring import VOXEL_ML, evaluate
 from atlaslib.files import DataError, file_digest
+from atlaslib.runs import ENGINE
 
 LARGE = 1.0  # mL: smaller lesions are hardly visible at the resolution of a network
 _LISTED = ["site", "name", "source", "licence"]
 _SCORES = ("volume_ml", "predicted_ml", "intersection_ml", "dice")
-COLUMNS = ["network", "weights", "brain_only", "kind", "head", "source", "licence", "scan",
-           "t1_sha256", "masks_sha256", *_SCORES]  # fmt: skip
+COLUMNS = ["network", "weights", "engine", "brain_only", "kind", "head", "source", "licence",
+           "scan", "t1_sha256", "masks_sha256", *_SCORES]  # fmt: skip
 _BY_HEAD = ["network", "head", "lesions", "large", "dice_large", "dice", "found", "false_ml"]
 
 
@@ -85,10 +86,11 @@ def score_heads(
     Returns
     -------
     DataFrame
-        One row per network and scan: network; weights (SHA-256 of their file); brain_only; kind
-        ("lesion" or "healthy"); head; source, licence (of the head); scan (subject, or the file's
-        name); t1_sha256; masks_sha256 (one per mask, separated by spaces); volume_ml, predicted_ml,
-        intersection_ml; dice (NaN for a healthy head in which nothing is marked).
+        One row per network and scan: network; weights (SHA-256 of their file); engine (version);
+        brain_only; kind ("lesion" or "healthy"); head; source, licence (of the head); scan
+        (subject, or the file's name); t1_sha256; masks_sha256 (one per mask, separated by spaces);
+        volume_ml, predicted_ml, intersection_ml; dice (NaN for a healthy head in which nothing is
+        marked).
 
     Raises
     ------
@@ -98,7 +100,8 @@ def score_heads(
     cohort, healthy, about = open_heads(folder)
     rows: list[dict[str, object]] = []
     for name, network in networks.items():
-        made = {"network": name, "weights": network.digest, "brain_only": brain_only}
+        made = {"network": name, "weights": network.digest, "engine": ENGINE}
+        made["brain_only"] = brain_only
         scores = evaluate(network, cohort, progress=False, brain_only=brain_only)
         for scan, row in zip(cohort, scores.to_dict("records"), strict=True):
             masks = " ".join(map(file_digest, scan.masks))

@@ -13,7 +13,10 @@ from atlaslib import DataError, Predictor, recipe
 from atlaslib.data.slices import to_slices
 from atlaslib.data.volumes import near_brain
 from atlaslib.evaluation.heads import COLUMNS, by_head, open_heads, score_heads
+from atlaslib.evaluation.pretrained import load_pretrained
+from atlaslib.files import shipped
 from atlaslib.models.zero import Zero
+from atlaslib.runs import ENGINE
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,17 @@ def test_a_table_says_what_was_marked_on_which_file(folder):
     whole = score_heads({"all": networks["all"]}, folder, brain_only=False)
     assert whole.predicted_ml.min() == pytest.approx(189 * 232 * 196 / 1000)
     assert not whole.brain_only.any()
+
+
+def test_the_stored_table_is_of_the_network_that_is_shipped():
+    path = shipped("results") / "heads.csv"
+    if not path.is_file():
+        pytest.skip("no table yet")
+    table = pd.read_csv(path)
+    assert list(table) == COLUMNS
+    assert set(table.engine) == {ENGINE}
+    for name, part in table.groupby("network"):
+        assert set(part.weights) == {load_pretrained(name).digest}
 
 
 def test_scores_by_head_counted_by_hand():
