@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from atlaslib.data.slices import SliceDataset
     from atlaslib.evaluation.inference import predict
     from atlaslib.evaluation.metrics import dice
+    from atlaslib.evaluation.predictor import Predictor
     from atlaslib.evaluation.pretrained import load_pretrained
     from atlaslib.evaluation.scoring import evaluate, summary
     from atlaslib.files import DataError, home
@@ -30,6 +31,7 @@ _PUBLIC = {
     "data.slices": ("SliceDataset",),
     "evaluation.inference": ("predict",),
     "evaluation.metrics": ("dice",),
+    "evaluation.predictor": ("Predictor",),
     "evaluation.pretrained": ("load_pretrained",),
     "evaluation.scoring": ("evaluate", "summary"),
     "files": ("DataError", "home"),
@@ -44,6 +46,7 @@ _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in name
 __all__ = [
     "Cohort",
     "DataError",
+    "Predictor",
     "Recipe",
     "Run",
     "Scan",

@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("folder", metavar="RUN", type=Path)
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR")
     evaluate.add_argument("--csv", type=Path, required=True, metavar="FILE")
+    _add_whole_head(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     claims = commands.add_parser("claims", help="re-test every claim of the paper; resumable")
@@ -135,11 +136,23 @@ def _parser() -> argparse.ArgumentParser:
     study.set_defaults(run=_study)
 
     predict = commands.add_parser("predict", help="predict the lesion mask of a T1 in MNI space")
-    predict.add_argument("folder", metavar="RUN", type=Path)
+    predict.add_argument("folder", metavar="RUN", type=Path, nargs="?")
     predict.add_argument("t1", metavar="T1.nii.gz", type=Path)
     predict.add_argument("mask", metavar="MASK.nii.gz", type=Path)
+    predict.add_argument(
+        "--pretrained", metavar="NAME", help="a network shipped with the library, in place of RUN"
+    )
+    _add_whole_head(predict)
     predict.set_defaults(run=_predict)
     return parser
+
+
+def _add_whole_head(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--whole-head",
+        action="store_true",
+        help="also mark lesions outside the brain; default: up to 4 mm around the template's",
+    )
 
 
 def _add_profile(command: argparse.ArgumentParser) -> None:
@@ -228,7 +241,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     run = atlaslib.load_run(options.folder)
     check_writable(options.csv)
     cohort = run.unseen(atlaslib.load_cohort(options.data))
-    table = atlaslib.evaluate(run, cohort)
+    table = atlaslib.evaluate(run, cohort, brain_only=not options.whole_head)
     atomic_write(options.csv, lambda name: table.to_csv(name, index=False))
     row = atlaslib.summary({run.recipe.model: table}).iloc[0]
     print(
@@ -267,11 +280,17 @@ def _study(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    run = atlaslib.load_run(options.folder)
+    if (options.folder is None) == (options.pretrained is None):
+        raise ValueError("predict needs either a RUN or --pretrained NAME")
+    network: atlaslib.Run | atlaslib.Predictor
+    if options.pretrained is None:
+        network = atlaslib.load_run(options.folder)
+    else:
+        network = atlaslib.load_pretrained(options.pretrained)
     if not options.mask.name.endswith((".nii", ".nii.gz")):
         raise atlaslib.DataError(f"{options.mask}: the mask's name must end with .nii or .nii.gz")
     check_writable(options.mask)
-    mask = atlaslib.predict(run, options.t1)
+    mask = atlaslib.predict(network, options.t1, brain_only=not options.whole_head)
     content = mask.to_bytes()
     if options.mask.suffix == ".gz":
         content = gzip.compress(content, 6)

@@ -20,10 +20,11 @@ def one_line(text: object) -> str:
     return joined or type(text).__name__
 
 
-def expect(name: str, value: object, kind: type) -> None:
-    """Raise ValueError unless an argument is of its type."""
-    if not isinstance(value, kind):
-        raise ValueError(f"{name}: expected a {kind.__name__}, got {type(value).__name__}")
+def expect(name: str, value: object, *kinds: type) -> None:
+    """Raise ValueError unless an argument is of its type, or of one of several."""
+    if not isinstance(value, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{name}: expected a {expected}, got {type(value).__name__}")
 
 
 class DataError(ValueError):

@@ -29,6 +29,7 @@ Dropout = Annotated[float, Ge(0), Lt(1)]
 Groups = Annotated[int, Ge(1), Le(4)]
 Stride = Annotated[int, Ge(1), Le(2)]
 Levels = Annotated[int, Ge(2), Le(7)]
+Part = Annotated[float, Ge(0.01), Le(0.4)]
 
 
 def setting(default: Value, purpose: str, unit: str = "") -> Any:
@@ -82,6 +83,7 @@ class Recipe:
         "subject", "what stays together; the code split by slice"
     )
     split_seed: Seed = setting(0, "of the split; our choice")
+    held_out: Part = setting(0.15, "share of subjects (scans) to validate on, and as many to test")
     window: bool = setting(False, "crop slices to the 184 x 152 pixels around the brain")
     downsample: Annotated[int, Ge(1), Le(16)] = setting(1, "factor by which sizes are reduced")
     flip: bool = setting(False, "mirror half of the training slices left to right; our choice")
@@ -293,10 +295,8 @@ def recipe(name: str, profile: str = "quick", **changes: Value) -> Recipe:
     for field in changes:
         if field not in known:
             near = difflib.get_close_matches(field, known, 1)
-            hint = (
-                f"; did you mean {near[0]!r}?" if near else f"; its fields are {', '.join(known)}"
-            )
-            raise ValueError(f"a recipe has no field {field!r}{hint}")
+            hint = f"did you mean {near[0]!r}?" if near else f"its fields are {', '.join(known)}"
+            raise ValueError(f"a recipe has no field {field!r}; {hint}")
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 

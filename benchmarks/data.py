@@ -220,8 +220,8 @@ def plain(cohort: Cohort, folder: Path) -> Epoch:
 
 
 READERS = {  # function, module to import before timing starts, name in the table
-    "atlaslib": (atlaslib, "nilearn.datasets", "atlaslib"),
-    "atlaslib-bytes": (atlaslib_bytes, "nilearn.datasets", "atlaslib, bytes"),
+    "atlaslib": (atlaslib, "atlaslib.data.slices", "atlaslib"),
+    "atlaslib-bytes": (atlaslib_bytes, "atlaslib.data.slices", "atlaslib, bytes"),
     "monai-cache": (monai_cache, "monai.data", "MONAI CacheDataset"),
     "monai-disk": (monai_disk, "monai.data", "MONAI PersistentDataset"),
     "monai-disk-mixed": (monai_disk_mixed, "monai.data", "MONAI PersistentDataset, mixed"),

@@ -1,4 +1,4 @@
-"""The readers that the benchmark compares deliver the same slices, and its programs train."""
+"""The readers that the benchmark compares deliver the same slices; all scripts run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from heads import write_heads
 from volumes import AFFINE, box, head, save
 
 import atlaslib
 from atlaslib.data.volumes import GRID
+from atlaslib.evaluation.pretrained import model_card
+from atlaslib.paper.experiments import forward_gflop
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 DEPTH = GRID[2]
@@ -173,3 +177,67 @@ def test_every_program_trains(
     assert np.isfinite(rates).all()
     assert (rates > 0).all()
     assert all(value > 0 for value in limits.values())
+
+
+def test_heads_are_scored_and_drawn(
+    cohort: atlaslib.Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = script("heads")
+    folder = write_heads(tmp_path / "heads")
+    run = atlaslib.train(atlaslib.recipe("zero", "smoke"), cohort, tmp_path / "run", progress=False)
+    call = [str(folder), "--run", str(run.folder)]
+    table, picture = tmp_path / "heads.csv", tmp_path / "anna.png"
+    assert heads.main([*call, "--out", str(table), "--picture", "anna", str(picture)]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
+        ["network", "head"], ["run", "anna"], ["run", "Site2"]]  # fmt: skip
+    written = pd.read_csv(table)
+    assert set(written.weights) == {run.digest}
+    assert len(written) == 4
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert heads.main([*call, "--picture", "bert", str(picture)]) == 1
+    assert "no head 'bert'; found Site2, anna" in capsys.readouterr().err
+    assert heads.main([str(folder), "--pretrained", "vgg"]) == 1
+    assert "no pretrained network 'vgg'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        heads.main([str(folder)])
+
+
+def test_the_shipped_network_is_cheap() -> None:
+    chosen = script("weights").recipe("full")
+    assert chosen.model == "residual_unet"
+    assert forward_gflop(chosen) <= 0.25
+
+
+def test_one_command_makes_the_weights(
+    cohort: atlaslib.Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cohorts, which take longest, are replaced."""
+    weights = script("weights")
+    made = []
+
+    def make_cohort(folder: Path, subjects: int, seed: int) -> atlaslib.Cohort:
+        made.append((folder.name, seed))
+        return cohort[len(made) % 2 * 3 :]
+
+    monkeypatch.setattr(atlaslib, "make_cohort", make_cohort)
+    monkeypatch.setenv("ATLASLIB_HOME", str(tmp_path / "home"))
+    folder = write_heads(tmp_path / "heads")
+    call = ["--profile", "smoke", "--heads", str(folder), "--out", str(tmp_path / "weights")]
+    weights.main(call)
+    assert len(set(made)) == 2
+    before = {path: path.read_bytes() for path in (tmp_path / "weights").iterdir()}
+    weights.main(call)  # the finished run is reused
+    assert {path: path.read_bytes() for path in (tmp_path / "weights").iterdir()} == before
+    assert len(list((tmp_path / "home" / "runs").iterdir())) == 1
+    card = model_card("residual_unet", tmp_path / "weights")
+    assert card["training data"]["people"] == 5
+    assert card["unseen synthetic people"]["people"] == 7
+    classes = card["unseen synthetic people"]["by lesion volume"]
+    assert [each["lesion, mL"] for each in classes] == [
+        "0 to 1", "1 to 10", "10 to 100", "at least 100"]  # fmt: skip
+    assert [each["scans"] for each in classes] == [0, 8, 0, 0]
+    assert [each["head"] for each in card["real heads with painted lesions"]] == ["anna", "Site2"]
+    assert card["healthy real heads"]["heads"] == 2
+    assert "diagnosis" in card["must not be used for"]
+    loaded = atlaslib.load_pretrained("residual_unet", tmp_path / "weights")
+    assert loaded.recipe == weights.recipe("smoke")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +13,8 @@ from archived import packed
 
 import atlaslib
 from atlaslib.__main__ import main
+from atlaslib.evaluation import pretrained
+from atlaslib.evaluation.pretrained import publish
 
 
 def test_train_evaluate_predict(cohort, tmp_path, capsys):
@@ -33,6 +36,31 @@ def test_train_evaluate_predict(cohort, tmp_path, capsys):
     assert main(["predict", str(run), str(cohort[0].t1), str(plain)]) == 0
     assert plain.read_bytes() == gzip.decompress(mask.read_bytes())
     assert not list(tmp_path.glob(".*"))  # no temporary files are left
+
+
+def test_predict_with_a_pretrained_network(cohort, tmp_path, monkeypatch, capsys):
+    run = atlaslib.train(atlaslib.recipe("zero", "smoke"), cohort, tmp_path / "run", progress=False)
+    publish(run, {}, tmp_path / "weights")
+    monkeypatch.setattr(pretrained, "shipped", lambda name: tmp_path / name)
+    t1, masks = str(cohort[0].t1), [str(tmp_path / f"{n}.nii") for n in range(4)]
+    assert main(["predict", "--pretrained", "zero", t1, masks[0]]) == 0
+    assert main(["predict", t1, masks[1], "--pretrained", "zero"]) == 0
+    assert main(["predict", str(run.folder), t1, masks[2], "--whole-head"]) == 0
+    contents = [Path(mask).read_bytes() for mask in masks[:3]]
+    assert contents[0] == contents[1] == contents[2]  # it finds nothing anywhere
+    capsys.readouterr()
+    (tmp_path / "weights" / "zero.json").unlink()
+    for call, says in (
+        (["predict", t1, masks[3]], "either a RUN or --pretrained NAME"),
+        (["predict", str(run.folder), t1, masks[3], "--pretrained", "zero"], "either a RUN or"),
+        (["predict", t1, masks[3], "--pretrained", "vgg"], "network 'vgg'; found zero"),
+        (["predict", t1, masks[3], "--pretrained", "zero"], "zero.json: no such file"),
+    ):
+        assert main(call) == 1
+        printed = capsys.readouterr().err
+        assert says in printed
+        assert printed.count("\n") == 1
+    assert not Path(masks[3]).exists()
 
 
 def test_without_safe_extraction_nothing_is_unpacked(tmp_path, monkeypatch, capsys):

@@ -207,6 +207,16 @@ for name in atlaslib.__all__:
 print(*names)
 """
 
+SEGMENT = """
+import atlaslib
+from atlaslib.data.volumes import brain_mask
+from atlaslib.files import shipped
+names = sorted(path.stem for path in shipped("weights").glob("*.safetensors"))
+for name in names:
+    atlaslib.load_pretrained(name)
+print(brain_mask().any(), *names)
+"""
+
 
 @pytest.mark.wheel
 def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
@@ -228,6 +238,11 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     load = "from atlaslib.paper.experiments import load; print(len(load().scans) > 0)"
     run = subprocess.run([python, "-c", load], cwd=tmp_path, check=True, capture_output=True)
     assert run.stdout.split() == [b"True"]  # chapters on Colab read these tables
+    run = subprocess.run(
+        [python, "-c", SEGMENT], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    shipped = sorted(path.stem for path in (ROOT / "data" / "weights").glob("*.safetensors"))
+    assert run.stdout.split() == ["True", *shipped]
     help_text = subprocess.run(
         [python, "-m", "atlaslib", "--help"], cwd=tmp_path, check=True, capture_output=True
     )

@@ -13,7 +13,7 @@ from atlaslib.recipes import Recipe
 # which spans rows 25 to 205 and columns 26 to 170.
 WINDOW = (23, 22)
 CONTEXT_GAP = 3  # slices of 1 mm: as far apart as the pixels of the quick profile
-NO_LESION = -20.0  # logit of the pixels outside the window
+NO_LESION = -20.0  # logit of pixels outside the window, or where no lesion can be
 
 
 def to_model_input(

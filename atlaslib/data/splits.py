@@ -25,7 +25,9 @@ def split_cohort(cohort: Cohort, recipe: Recipe) -> tuple[Cohort, Cohort, Cohort
     """The scans for training, validation and test; by slice, each part has all of them."""
     if recipe.split in _BY_SLICE:
         return (cohort.labelled,) * 3
-    return cohort.split(seed=recipe.split_seed, by=recipe.split)
+    held_out = recipe.held_out
+    fractions = (1 - 2 * held_out, held_out, held_out)
+    return cohort.split(fractions, seed=recipe.split_seed, by=recipe.split)
 
 
 def slices_of_part(table: pd.DataFrame, recipe: Recipe, part: int) -> np.ndarray:

@@ -9,13 +9,13 @@ from scipy import ndimage
 from atlaslib.data.cohort import Cohort
 from atlaslib.evaluation.inference import is_lesion, predictions
 from atlaslib.evaluation.lesions import SMALLEST
+from atlaslib.evaluation.predictor import Trained
 from atlaslib.evaluation.scoring import VOXEL_ML
-from atlaslib.runs import Run
 
 BINS = 10
 
 
-def calibration_table(run: Run, cohort: Cohort) -> pd.DataFrame:
+def calibration_table(run: Trained, cohort: Cohort) -> pd.DataFrame:
     """Compare the predicted probability of lesion with the observed share of lesion voxels.
 
     Returns
@@ -39,7 +39,7 @@ def calibration_table(run: Run, cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame(columns | {"predicted": means[0], "observed": means[1]})
 
 
-def detection_table(run: Run, cohort: Cohort) -> pd.DataFrame:
+def detection_table(run: Trained, cohort: Cohort) -> pd.DataFrame:
     """List the connected components of the true and the predicted masks with their overlap.
 
     Returns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import nibabel as nib
@@ -14,9 +15,15 @@ from torch import nn
 
 from atlaslib.data.check import geometry_warnings
 from atlaslib.data.cohort import Cohort, Scan
-from atlaslib.data.model_input import to_full_resolution, to_model_input, with_context
+from atlaslib.data.model_input import (
+    NO_LESION,
+    to_full_resolution,
+    to_model_input,
+    with_context,
+)
 from atlaslib.data.slices import GRID, SliceDataset, normalise, to_slices, to_volume
-from atlaslib.data.volumes import Image, read_t1
+from atlaslib.data.volumes import Image, near_brain, read_t1
+from atlaslib.evaluation.predictor import Predictor, Trained
 from atlaslib.files import DataError, expect, user_path
 from atlaslib.models.device import best_device, fast_layout, half_precision
 from atlaslib.networks import checked_logits
@@ -37,7 +44,11 @@ def is_lesion(logits: Any) -> Any:
 
 @torch.inference_mode()
 def slice_logits(
-    model: nn.Module, images: torch.Tensor, recipe: Recipe, chosen: Sequence[int] | None = None
+    model: nn.Module,
+    images: torch.Tensor,
+    recipe: Recipe,
+    chosen: Sequence[int] | None = None,
+    brain_only: bool = True,
 ) -> torch.Tensor:
     """Logits of a scan at full resolution.
 
@@ -49,17 +60,24 @@ def slice_logits(
     recipe : Recipe that the model was trained with
     chosen : sequence of int, optional
         Slices to segment. None: all.
+    brain_only : bool, default=True
+        Outside :func:`atlaslib.data.volumes.near_brain`, where no lesion can be, every logit is
+        ``NO_LESION``. False: the network's own everywhere.
 
     Returns
     -------
     (n, 232, 196) float32 on the same device
     """
     rows = np.arange(len(images)) if chosen is None else np.asarray(chosen)
-    return torch.cat(list(logit_chunks(model, images, recipe, rows)))
+    return torch.cat(list(logit_chunks(model, images, recipe, rows, brain_only)))
 
 
 def logit_chunks(
-    model: nn.Module, images: torch.Tensor, recipe: Recipe, rows: np.ndarray
+    model: nn.Module,
+    images: torch.Tensor,
+    recipe: Recipe,
+    rows: np.ndarray,
+    brain_only: bool = True,
 ) -> Iterator[torch.Tensor]:
     """Like :func:`slice_logits`, but yield the logits in chunks of slices."""
     device = images.device
@@ -77,7 +95,17 @@ def logit_chunks(
                 "the network's logits are NaN or infinite: it is damaged, or its training diverged"
             )
             raise DataError(text, "not finite")
-        yield to_full_resolution(logits, recipe).squeeze(1)
+        logits = to_full_resolution(logits, recipe).squeeze(1)
+        if brain_only:
+            own = stack[:, recipe.context_slices]  # without the neighbours
+            logits = logits.masked_fill(_no_lesion(device)[own], NO_LESION)
+        yield logits
+
+
+@cache
+def _no_lesion(device: torch.device) -> torch.Tensor:
+    """Pixels where no lesion can be, (189, 232, 196) bool on a device."""
+    return torch.from_numpy(np.ascontiguousarray(to_slices(~near_brain()))).to(device)
 
 
 def slices_per_pass(device: torch.device, recipe: Recipe) -> int:
@@ -86,8 +114,8 @@ def slices_per_pass(device: torch.device, recipe: Recipe) -> int:
     return GRID[2] if device.type == "cuda" and fits else _CPU_SLICES
 
 
-def predictions(run: Run, cohort: Cohort) -> Iterator[tuple[Scan, np.ndarray, np.ndarray]]:
-    """Yield each scan, the run's logits (float32) and true mask (bool), both (189, 232, 196)."""
+def predictions(run: Trained, cohort: Cohort) -> Iterator[tuple[Scan, np.ndarray, np.ndarray]]:
+    """Yield each scan, its logits (float32) and true mask (bool), both (189, 232, 196)."""
     model = fast_layout(run.model(), best_device())
     slices = SliceDataset(cohort, progress=False)
     for position, scan in enumerate(cohort):
@@ -96,42 +124,52 @@ def predictions(run: Run, cohort: Cohort) -> Iterator[tuple[Scan, np.ndarray, np
         yield scan, logits.cpu().numpy(), masks.numpy() > 0
 
 
-def probabilities(run: Run, scan: Scan | str | os.PathLike[str]) -> np.ndarray:
+def probabilities(
+    run: Trained, scan: Scan | str | os.PathLike[str], brain_only: bool = True
+) -> np.ndarray:
     """The model's probability of lesion for every pixel of a scan's slices.
 
     Parameters
     ----------
-    run : Run
+    run : Run or Predictor
     scan : Scan, or the path of a T1 in MNI space
+    brain_only : bool, default=True
+        Practically 0 outside the template's brain and 4 mm around it; False: the network's own.
 
     Returns
     -------
     (189, 232, 196) float32
     """
-    return _logits(run, _t1_of(scan)).sigmoid().numpy()
+    return _logits(run, _t1_of(scan), brain_only).sigmoid().numpy()
 
 
 def _t1_of(scan: Scan | str | os.PathLike[str]) -> Image:
     return read_t1(scan.t1 if isinstance(scan, Scan) else user_path(scan))
 
 
-def _logits(run: Run, t1: Image) -> torch.Tensor:
+def _logits(run: Trained, t1: Image, brain_only: bool) -> torch.Tensor:
     try:
         levels = normalise(t1.voxels)
     except DataError as error:
         raise DataError(f"{t1.path}: {error}", error.kind) from None
     device = best_device()
     images = torch.from_numpy(np.ascontiguousarray(to_slices(levels))).to(device)
-    return slice_logits(fast_layout(run.model(), device), images, run.recipe).cpu()
+    model = fast_layout(run.model(), device)
+    return slice_logits(model, images, run.recipe, brain_only=brain_only).cpu()
 
 
-def predict(run: Run, t1: Scan | str | os.PathLike[str]) -> nib.Nifti1Image:
+def predict(
+    run: Trained, t1: Scan | str | os.PathLike[str], brain_only: bool = True
+) -> nib.Nifti1Image:
     """Segment a T1 in MNI space; warns of a header that may place the head wrongly.
 
     Parameters
     ----------
-    run : Run
+    run : Run or Predictor
     t1 : Scan, or the path of a NIfTI file of 197 x 233 x 189 voxels in any orientation
+    brain_only : bool, default=True
+        Mark nothing outside the MNI152 template's brain and 4 mm around it, since networks
+        mistake things in the skull, the scalp and the eyes for lesions. False: the whole head.
 
     Returns
     -------
@@ -143,11 +181,11 @@ def predict(run: Run, t1: Scan | str | os.PathLike[str]) -> nib.Nifti1Image:
     DataError
         If the file is unreadable or not on the MNI grid.
     """
-    expect("run", run, Run)
+    expect("run", run, Run, Predictor)
     image = _t1_of(t1)
     for doubt in geometry_warnings(image):
         warnings.warn(str(doubt), stacklevel=2)
-    mask = to_volume(is_lesion(_logits(run, image)).numpy().astype(np.uint8))
+    mask = to_volume(is_lesion(_logits(run, image, brain_only)).numpy().astype(np.uint8))
     # from RAS back to the axes of the file, so that a viewer overlays the mask on the T1
     orientation = nib.orientations.ornt_transform(
         nib.orientations.axcodes2ornt("RAS"), nib.io_orientation(image.stored_affine)

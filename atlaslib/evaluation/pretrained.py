@@ -3,82 +3,122 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load, save
 
-from atlaslib.files import DataError, atomic_write, shipped, write_json
-from atlaslib.models import build_model
+from atlaslib.evaluation.predictor import Predictor
+from atlaslib.files import DataError, atomic_write, read_bytes, shipped, write_json
+from atlaslib.networks import new_network
 from atlaslib.recipes import Recipe
 from atlaslib.runs import Run, check_weights
 
+NOT_FOR = "diagnosis, treatment or any decision about a person"
 
-def publish(run: Run, table: pd.DataFrame, folder: Path | None = None) -> Path:
+
+def publish(run: Run, card: dict[str, Any], folder: Path | None = None) -> Path:
     """Save a run's weights in half precision, with a card: ``NAME.safetensors``, ``NAME.json``.
 
     Parameters
     ----------
     run : Run
-    table : DataFrame
-        One row of :func:`atlaslib.summary`: the network's scores on its test subjects.
+    card : dict
+        What is to be known of the network: its data, its scores. To this are added what it is, what
+        it must not be used for, the run's provenance, its recipe and the digest of the weights.
     folder : path, optional
         None: ``data/weights`` in the repository.
+
+    Returns
+    -------
+    Path
+        Of the weights; NAME is that of the recipe's model.
     """
     folder = shipped("weights") if folder is None else folder
     name = run.recipe.model
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {
+    weights = save({
         key: value.half().contiguous() if value.is_floating_point() else value
         for key, value in run.model().state_dict().items()
-    }
-    atomic_write(folder / f"{name}.safetensors", lambda target: save_file(weights, target))
+    })  # fmt: skip
+    atomic_write(folder / f"{name}.safetensors", lambda target: Path(target).write_bytes(weights))
     kept = ("source", "cohort", "engine", "profile", "device", "packages")
-    card = {
-        "what": f"{run.recipe.model} of this book: lesion logits of one axial slice at a time",
+    made = {
+        "what": f"{name} of this book: lesion logits of one axial slice at a time",
+        "must not be used for": NOT_FOR,
+        **card,
         "trained on": {name: run.provenance[name] for name in kept},
         "subjects": {part: len(names) for part, names in run.provenance["split"].items()},
-        "test": table.iloc[0].to_dict(),
-        "must not be used for": "diagnosis, treatment or any decision about a person",
         "recipe": dataclasses.asdict(run.recipe),
+        "sha256": hashlib.sha256(weights).hexdigest(),
     }
-    write_json(folder / f"{name}.json", card)
+    write_json(folder / f"{name}.json", made)
     return folder / f"{name}.safetensors"
 
 
-def load_pretrained(name: str, folder: Path | None = None) -> nn.Module:
-    """Load a network shipped with the library, in evaluation mode, as float32 on the CPU.
-
-    Parameters
-    ----------
-    name : {"baseline"}
-    folder : path, optional
-        Folder of the weights and cards. None: those shipped with the library.
+def model_card(name: str, folder: Path | None = None) -> dict[str, Any]:
+    """The card of a network shipped with the library.
 
     Raises
     ------
     DataError
-        If there are no such weights, or they are damaged.
+        If there is no such network, or its card is missing or not a card.
     """
     folder = shipped("weights") if folder is None else folder
-    card, path = folder / f"{name}.json", folder / f"{name}.safetensors"
-    if not (card.is_file() and path.is_file()):
-        there = sorted(file.stem for file in folder.glob("*.safetensors"))
-        found = ", ".join(there) or "none: a run at full scale makes them"
-        raise DataError(f"{path}: no such weights; found {found}", "missing")
+    there = sorted(file.stem for file in folder.glob("*.safetensors"))
+    if name not in there:
+        found = ", ".join(there) or "none"
+        raise DataError(f"no pretrained network {name!a:.60}; found {found}", "missing")
+    path = folder / f"{name}.json"
     try:
-        chosen = Recipe(**json.loads(card.read_text())["recipe"])
-        model = build_model(chosen.model, **chosen.model_options())
+        card = json.loads(read_bytes(path))
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a model card ({error})", "damaged") from None
+    if not isinstance(card, dict) or not {"recipe", "sha256"} <= card.keys():
+        raise DataError(f"{path}: not a model card: no recipe, or no digest", "damaged")
+    return card
+
+
+def load_pretrained(name: str, folder: Path | None = None) -> Predictor:
+    """Load a network shipped with the library, for :func:`predict` and :func:`evaluate`.
+
+    Parameters
+    ----------
+    name : str
+        A wrong one lists those that there are.
+    folder : path, optional
+        Folder of the weights and cards. None: those shipped with the library.
+
+    Returns
+    -------
+    Predictor
+        The network in evaluation mode, as float32 on the CPU, with the recipe of its card.
+
+    Raises
+    ------
+    DataError
+        If there is no such network, or its card or its weights are damaged.
+    """
+    folder = shipped("weights") if folder is None else folder
+    card, path = model_card(name, folder), folder / f"{name}.safetensors"
+    content = read_bytes(path)
+    digest = hashlib.sha256(content).hexdigest()
+    try:
+        if digest != card["sha256"]:
+            raise ValueError("SHA-256 differs")
+        recipe = Recipe(**card["recipe"])
+        network = new_network(recipe)
         weights = {
             key: value.float() if value.dtype == torch.float16 else value
-            for key, value in load_file(path).items()
+            for key, value in load(content).items()
         }
-        check_weights(weights, model)
-        model.load_state_dict(weights)
-    except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
+        check_weights(weights, network)
+        network.load_state_dict(weights)
+    except (ValueError, TypeError, SafetensorError, RuntimeError) as error:
         raise DataError(f"{path}: does not match its card ({error})", "damaged") from None
-    return model.eval()
+    return Predictor(network.eval(), recipe, digest)

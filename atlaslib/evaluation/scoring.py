@@ -15,6 +15,7 @@ from atlaslib.data.slices import GRID, SliceDataset
 from atlaslib.data.splits import TEST, slices_of_part
 from atlaslib.evaluation.inference import is_lesion, logit_chunks, slices_per_pass
 from atlaslib.evaluation.metrics import bootstrap_mean, dice_of, mean_dice, pooled_dice
+from atlaslib.evaluation.predictor import Predictor, Trained
 from atlaslib.files import DataError, expect
 from atlaslib.models.device import best_device, fast_layout
 from atlaslib.recipes import Recipe
@@ -75,6 +76,7 @@ def validate(
     recipe: Recipe,
     part: int,
     positions: Sequence[int] | None = None,
+    brain_only: bool = True,
 ) -> list[dict[str, float]]:
     """Segment scans and compare them with their masks: one :func:`scan_scores` row per scan.
 
@@ -87,6 +89,9 @@ def validate(
         If the split is by slice, the part to score: :data:`atlaslib.data.splits.TEST`, ...
     positions : sequence of int, optional
         Positions of the scans in the cohort. None: all.
+    brain_only : bool, default=True
+        As of :func:`atlaslib.predict`. A true lesion voxel outside costs 20 nats, as outside the
+        window: the loss stays finite.
     """
     device = next(model.parameters()).device
     model.eval()
@@ -94,7 +99,7 @@ def validate(
     found = []
     for position in positions:
         images, masks = (x.to(device, non_blocking=True) for x in slices.scan(position))
-        logits = logit_chunks(model, images, recipe, np.arange(len(images)))
+        logits = logit_chunks(model, images, recipe, np.arange(len(images)), brain_only)
         # chunk by chunk, while the logits are still in the CPU's cache
         chunks = zip(logits, masks.split(slices_per_pass(device, recipe)), strict=True)
         found.append(torch.cat([slice_counts(*chunk) for chunk in chunks]))
@@ -105,39 +110,45 @@ def validate(
     ]
 
 
-def evaluate(run: Run, cohort: Cohort, progress: bool = True) -> pd.DataFrame:
+def evaluate(
+    run: Trained, cohort: Cohort, progress: bool = True, brain_only: bool = True
+) -> pd.DataFrame:
     """Segment every scan of a cohort and compare it with its masks.
 
     Parameters
     ----------
-    run : Run
+    run : Run or Predictor
     cohort : Cohort
         Usually the test part of ``cohort.split``: the column ``part`` tells which subjects the
         run has seen before.
     progress : bool
+    brain_only : bool, default=True
+        Nothing is marked outside the MNI152 template's brain and 4 mm around it, as by
+        :func:`atlaslib.predict`. True lesion voxels count wherever they are.
 
     Returns
     -------
     DataFrame
         One row per scan: subject, session, site, part ("train", "validation", "test" of the
-        run's own split, or "new"), dice, dice_per_slice, volume_ml, predicted_ml,
-        intersection_ml, cross_entropy (per pixel, weight 1), loss (with the run's positive
-        weight). All are computed at full resolution over all 189 slices,
+        run's own split, or "new", as for every scan of a Predictor), dice, dice_per_slice,
+        volume_ml, predicted_ml, intersection_ml, cross_entropy (per pixel, weight 1), loss (with
+        the recipe's positive weight). All are computed at full resolution over all 189 slices,
         or over the test slices of a run that was split by slice.
     """
-    expect("run", run, Run)
+    expect("run", run, Run, Predictor)
     expect("cohort", cohort, Cohort)
     if not len(cohort):
         raise DataError(f"{cohort.root}: no scan to evaluate")
     model = fast_layout(run.model(), best_device())
     slices = SliceDataset(cohort, progress=progress)
-    parts = {s: part for part, names in run.provenance["split"].items() for s in names}
+    split = run.provenance["split"] if isinstance(run, Run) else {}
+    parts = {subject: part for part, names in split.items() for subject in names}
     rows = [
         {"subject": scan.subject, "session": scan.session, "site": scan.site,
          "part": parts.get(scan.subject, "new")}
         for scan in cohort
     ]  # fmt: skip
-    scores = validate(model, slices, run.recipe, TEST)
+    scores = validate(model, slices, run.recipe, TEST, brain_only=brain_only)
     return pd.concat([pd.DataFrame(rows), pd.DataFrame(scores)], axis=1)
 
 

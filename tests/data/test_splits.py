@@ -22,6 +22,13 @@ def test_a_split_by_subject_is_that_of_the_cohort(cohort, table):
     assert slices_of_part(table, chosen, TRAIN).all()
 
 
+def test_fewer_subjects_can_be_held_out(cohort):
+    parts = split_cohort(cohort, recipe("baseline", "smoke", held_out=0.3))
+    assert [len(part.subjects) for part in parts] == [3, 2, 2]
+    parts = split_cohort(cohort, recipe("baseline", "smoke", held_out=0.01))
+    assert [len(part.subjects) for part in parts] == [5, 1, 1]
+
+
 def test_sessions_stay_together_by_subject_but_not_by_scan(cohort):
     def apart(by):
         parts = [

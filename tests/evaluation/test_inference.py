@@ -17,9 +17,16 @@ from atlaslib import (
     predict,
     recipe,
 )
+from atlaslib.data.model_input import to_full_resolution
 from atlaslib.data.slices import to_slices
-from atlaslib.data.volumes import read_scan
-from atlaslib.evaluation.inference import probabilities, slice_logits, slices_per_pass
+from atlaslib.data.volumes import near_brain, read_scan
+from atlaslib.evaluation.inference import (
+    is_lesion,
+    probabilities,
+    slice_logits,
+    slices_per_pass,
+)
+from atlaslib.models.zero import Zero
 
 
 def test_chosen_slices_match_the_whole_scan_and_a_mirrored_scan_is_mirrored_back(cohort):
@@ -31,8 +38,9 @@ def test_chosen_slices_match_the_whole_scan_and_a_mirrored_scan_is_mirrored_back
     torch.testing.assert_close(slice_logits(model, images, chosen, [90, 3]), whole[[90, 3]])
     full = dataclasses.replace(chosen, window=False, downsample=1)
     some = [90, 91]
-    straight = slice_logits(model, images, full, some)
-    mirrored = slice_logits(model, images.flip(2), full, some)
+    # the template's brain is not symmetric
+    straight = slice_logits(model, images, full, some, brain_only=False)
+    mirrored = slice_logits(model, images.flip(2), full, some, brain_only=False)
     torch.testing.assert_close(mirrored.flip(2), straight, atol=1e-4, rtol=1e-3)
 
 
@@ -63,6 +71,18 @@ def test_prediction_finds_the_dark_box(run, cohort):
     true = to_slices(read_scan(cohort[5]).mask)
     assert p.shape == (189, 232, 196)
     assert p[true].mean() > 2 * p[~true].mean()
+
+
+@pytest.mark.parametrize("window", [True, False])
+def test_nothing_is_marked_where_no_lesion_can_be(window, cohort):
+    chosen = recipe("zero", "smoke", window=window)
+    images, _ = SliceDataset(cohort, progress=False).scan(0)
+    ones = torch.ones(189, 1, *chosen.input_size())
+    seen = to_full_resolution(ones, chosen).squeeze(1).numpy() > 0
+    near = seen & to_slices(near_brain())
+    for brain_only, marked in ((True, near), (False, seen)):
+        logits = slice_logits(Zero(0.9), images, chosen, brain_only=brain_only).numpy()
+        np.testing.assert_array_equal(is_lesion(logits), marked)
 
 
 def test_predict_refuses_another_grid(run, tmp_path):

@@ -8,15 +8,20 @@ import torch
 import torch.nn.functional as F
 
 from atlaslib import (
+    Predictor,
     dice,
     evaluate,
     predict,
+    recipe,
     summary,
 )
 from atlaslib.data.slices import to_slices
 from atlaslib.data.volumes import read_scan
+from atlaslib.evaluation.calibration import detection_table
+from atlaslib.evaluation.inference import probabilities
 from atlaslib.evaluation.metrics import mean_slice_dice
 from atlaslib.evaluation.scoring import scan_scores, slice_counts
+from atlaslib.models.zero import Zero
 
 
 def test_scores_by_hand():
@@ -52,6 +57,45 @@ def test_table_agrees_with_the_predicted_mask(run, cohort):
     assert row.volume_ml == pytest.approx(true.sum() / 1000)
     if mask.any():
         assert row.dice == pytest.approx(dice(mask, true))
+
+
+def test_a_network_with_its_recipe_is_scored_as_a_run_is(run, cohort):
+    network = run.model().train()
+    same = Predictor(network, run.recipe)
+    scores = ["dice", "predicted_ml", "loss"]
+    expected = evaluate(run, cohort[:1], progress=False)
+    found = evaluate(same, cohort[:1], progress=False)
+    np.testing.assert_array_equal(found[scores], expected[scores])
+    assert found.part.tolist() == ["new"]
+    masks = [np.asarray(predict(each, cohort[0]).dataobj) for each in (run, same)]
+    np.testing.assert_array_equal(*masks)
+    np.testing.assert_array_equal(*(probabilities(each, cohort[0]) for each in (run, same)))
+    assert detection_table(same, cohort[:1]).equals(detection_table(run, cohort[:1]))
+    assert network.training  # it stays as it is
+
+
+@pytest.mark.parametrize("wrong", [Zero(), "baseline", None])
+def test_anything_but_a_run_or_a_predictor_is_one_line(wrong, cohort):
+    with pytest.raises(ValueError, match="run: expected a Run or Predictor, got"):
+        evaluate(wrong, cohort)
+    with pytest.raises(ValueError, match="run: expected a Run or Predictor, got"):
+        predict(wrong, cohort[0])
+    with pytest.raises(ValueError, match="recipe: expected a Recipe, got"):
+        Predictor(Zero(), wrong)
+
+
+def test_the_whole_head_is_marked_only_on_request(cohort):
+    everything = Predictor(Zero(0.9), recipe("zero", "smoke"))
+    marked = {}
+    for brain_only in (True, False):
+        row = evaluate(everything, cohort[:1], False, brain_only).iloc[0]
+        mask = np.asarray(predict(everything, cohort[0], brain_only).dataobj)
+        p = probabilities(everything, cohort[0], brain_only)
+        marked[brain_only] = mask.sum()
+        assert row.predicted_ml == pytest.approx(mask.sum() / 1000)
+        assert (p > 0.5).sum() == mask.sum()
+    assert marked[True] < 0.3 * marked[False]
+    assert marked[False] == 189 * 232 * 196
 
 
 def test_summary(run, cohort):
