@@ -135,7 +135,10 @@ def test_conda_installs_the_same_packages() -> None:
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "atlaslib").glob("*/__init__.py")))
 def test_each_folder_says_what_it_may_import(folder: Path) -> None:
-    """The docstring repeats the contract in pyproject.toml, where a newcomer looks first."""
+    """The docstring repeats the contract in pyproject.toml, where a newcomer looks first.
+
+    Whether the code keeps to it is checked by import-linter, in `make lint`.
+    """
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     (contract,) = settings["tool"]["importlinter"]["contracts"]
     layers = [re.findall(r"atlaslib\.(\w+)", layer) for layer in contract["layers"]]

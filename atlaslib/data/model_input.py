@@ -1,4 +1,4 @@
-"""From whole slices to a model's input, and from its output back to whole slices."""
+"""From normalised whole slices to a model's input, and from its output back to whole slices."""
 
 from __future__ import annotations
 

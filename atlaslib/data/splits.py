@@ -1,7 +1,7 @@
 """Which scans and slices a run uses for training, validation and test.
 
-A split by slice, as in the code of 2018, has every scan in every part, but each slice in only one.
-All other splits are those of :meth:`atlaslib.Cohort.split`.
+:meth:`atlaslib.Cohort.split` makes those by subject or scan. A split by slice, as in the code of
+2018, is made here: it has every scan in every part, but each slice in only one.
 """
 
 from __future__ import annotations

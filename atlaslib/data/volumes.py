@@ -1,4 +1,7 @@
-"""Reading NIfTI files: the voxels of a scan in RAS orientation, or a one-line error."""
+"""Reading NIfTI files: the voxels of a scan in RAS orientation, or a one-line error.
+
+The way back to a file's own axes is :func:`atlaslib.predict`.
+"""
 
 from __future__ import annotations
 

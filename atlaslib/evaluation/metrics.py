@@ -1,4 +1,6 @@
-"""Dice of masks, slices and scans, and bootstrap intervals: arrays in, numbers out.
+"""Dice of masks, slices and scans, and bootstrap confidence intervals: arrays in, numbers out.
+
+The row of scores of one scan is made in `scoring`.
 
 Dice is ``2 |P and T| / (|P| + |T|)`` for a predicted set P and a true set T of voxels. If both
 are empty it is 0/0: every function here returns ``nan`` (undefined) and leaves such cases out of

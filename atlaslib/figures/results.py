@@ -1,4 +1,4 @@
-"""Figures of claims, tuning and results (preface, chapters 4 and 5)."""
+"""Figures of claims, tuning, results and speed (preface, chapters 4 and 5, appendix)."""
 
 from __future__ import annotations
 

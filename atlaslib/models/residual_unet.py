@@ -1,4 +1,7 @@
-"""What one would build today: a U-Net of residual blocks with normalisation."""
+"""What one would build today: a U-Net of residual blocks with normalisation.
+
+The paper's residual units are in `resnet`.
+"""
 
 from __future__ import annotations
 

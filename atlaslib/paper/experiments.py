@@ -1,4 +1,4 @@
-"""Train every arm with every seed, in parallel and resumably, and gather the tables of results.
+"""Train every arm with every seed, gather the tables of results, and tell when they are stale.
 
 Every worker goes through the same list and takes the jobs that are neither finished nor locked by
 another worker, so several processes, on several machines with a shared folder, can split the work.

@@ -102,7 +102,7 @@ def _share(odds: Float) -> Float:
 def _tiled(rng: np.random.Generator, feature: int) -> Float:
     """The texture tiled over the whole grid from a random start, mirrored or not; flattened."""
     start, mirrored = rng.integers(0, TILE, 3), rng.random(3) < 0.5
-    tile = np.flip(np.roll(texture(feature), start, (0, 1, 2)), np.flatnonzero(mirrored))
+    tile = np.flip(np.roll(texture(feature), start, (0, 1, 2)), tuple(np.flatnonzero(mirrored)))
     return repeat(tile, SHAPE).ravel()
 
 

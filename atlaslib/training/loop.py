@@ -151,7 +151,7 @@ def _train(
             chosen = [rows[share] for rows in order[state.step :]]
             flips = [each[share] for each in mirrored[state.step :]]
             for x, y in session.batches.iterate(chosen, flips):
-                if recipe.decay:
+                if recipe.decay:  # the learning rate's schedule
                     done = (epoch + state.step / state.steps) / recipe.epochs
                     session.optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - done)
                 state.record_step(session.step(x, y))

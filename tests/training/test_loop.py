@@ -15,7 +15,7 @@ from atlaslib import DataError, SliceDataset, evaluate, load_run, recipe, train
 from atlaslib.training.batches import epoch_order
 from atlaslib.training.loop import estimate_cost
 from atlaslib.training.state import TrainingState
-from atlaslib.training.step import TrainingError, set_initial_bias
+from atlaslib.training.step import TrainingError, TrainingSession, set_initial_bias
 
 RECIPE = recipe("baseline", "smoke", epochs=2)
 
@@ -60,6 +60,25 @@ def test_interrupted_run_ends_with_the_same_weights(run, cohort, tmp_path, monke
     whole = load_file(run.folder / "weights.safetensors")
     for name, value in load_file(resumed.folder / "weights.safetensors").items():
         assert torch.equal(value, whole[name]), name
+
+
+@pytest.mark.parametrize("decay", [True, False])
+def test_the_learning_rate_falls_linearly_over_the_run_if_it_decays(
+    cohort, tmp_path, monkeypatch, decay
+):
+    rates = []
+    step = TrainingSession.step
+
+    def recorded(self, x, y):
+        rates.append(self.optimiser.param_groups[0]["lr"])
+        return step(self, x, y)
+
+    monkeypatch.setattr(TrainingSession, "step", recorded)
+    chosen = recipe("baseline", "smoke", epochs=2, width=2, decay=decay, learning_rate=0.01)
+    train(chosen, cohort, out=tmp_path / "run", progress=False)
+    expected = 0.01 * (1 - np.arange(len(rates)) / len(rates) * decay)
+    assert len(rates) > 4
+    np.testing.assert_allclose(rates, expected)
 
 
 def test_folder_of_another_run_is_refused(run, cohort, tmp_path):
