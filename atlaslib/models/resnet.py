@@ -47,7 +47,9 @@ class Unit(nn.Module):
         """(N, C_in, H, W) to (N, C_out, H / stride, W / stride) without parameters."""
         if self.stride > 1:
             x = F.avg_pool2d(x, self.stride, ceil_mode=True)
-        return F.pad(x, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
+        if self.extra:  # padding by nothing would copy
+            x = F.pad(x, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
+        return x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""

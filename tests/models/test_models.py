@@ -13,6 +13,7 @@ from volumes import head
 from atlaslib import build_model, recipe
 from atlaslib.models import MODELS, count_parameters, layer_table
 from atlaslib.models.decoders import DECODERS, UpConvolution
+from atlaslib.models.residual_unet import InstanceNorm
 from atlaslib.models.resnet import TensorFlowUnit, Unit
 from atlaslib.recipes import PROFILES
 
@@ -169,6 +170,15 @@ def test_modern_networks_train_at_odd_sizes(name, size, channels):
         logits = model(torch.rand(8, channels, *size))
         logits.square().mean().backward()
     assert logits.shape == (8, 1, *size)
+
+
+def test_instance_normalisation_is_that_of_pytorch():
+    x = 3 + torch.randn(2, 5, 6, 7).to(memory_format=torch.channels_last)
+    ours, theirs = InstanceNorm(5), nn.InstanceNorm2d(5, affine=True)
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter)
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(x), theirs(x))
 
 
 @pytest.mark.parametrize("name", ["baseline", "zero"])
