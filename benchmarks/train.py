@@ -1,13 +1,15 @@
 """What training costs: atlaslib beside its upper limit, plain PyTorch and MONAI's trainer.
 
-    python benchmarks/train.py [--profile quick|paper] [--model baseline|resnet] [--out FILE.json]
+    python benchmarks/train.py [--profile quick|paper] [--model MODEL ...] [--out FILE.json]
 
-Every program trains the same model with Adam, gradient clipping and weighted cross entropy; all
-but the bare step see the same slices in the same order, cropped and downsampled as the recipe says.
-They take turns in one process, round by round after a warm-up, and are compared within each round,
-because a machine's speed may change between rounds. On a CPU all programs flush denormal numbers
-to zero, as atlaslib does by itself. Reading NIfTI files is not timed: the caches of atlaslib and
-MONAI are filled beforehand.
+Every program trains the same model with Adam, gradient clipping and weighted cross entropy,
+atlaslib with the recipe's loss; all but the bare step see the same slices in the same order,
+cropped and downsampled as the recipe says. A model that also looks at neighbouring slices is
+trained by atlaslib and the bare step alone. The programs take turns in one process, round by
+round after a warm-up, and so does a matrix product, whose rate of operations is the ceiling; they
+are compared within each round, because a machine's speed may change between rounds. On a CPU all
+programs flush denormal numbers to zero, as atlaslib does by itself. Reading NIfTI files is not
+timed: the caches of atlaslib and MONAI are filled beforehand.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ ROUNDS = 8
 WARM_UP = 5  # untimed steps of each program; on a GPU the first one compiles the model
 WORKERS = 2  # of each data loader
 SCANS = 229  # in ATLAS R1.1: the model is compiled here if a run on all of them would compile it
-SIDE = 8192  # of the square matrices whose product measures the ceiling
+SIDE = {"cuda": 8192, "cpu": 2048}  # of the square matrices whose product is the ceiling
+PRODUCTS = {"cuda": 50, "cpu": 5}  # in each round
+MODELS = ("baseline", "resnet", "residual_unet", "dynunet")
 
 Run = Callable[[int], object]  # takes this many more steps
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -91,7 +95,7 @@ class Given:
 
 
 def atlaslib(given: Given) -> Run:
-    """What ``atlaslib.train`` does between validations; it alone mirrors if the recipe says so."""
+    """What ``atlaslib.train`` does between validations; it alone mirrors and augments slices."""
     session = given.session
     session.model.train()
     # writes nothing unless told to
@@ -181,8 +185,21 @@ def monai(given: Given) -> Run:
     return run
 
 
+def product(given: Given) -> Run:
+    """The ceiling: a product of large square matrices, in the precision of training."""
+    side, kind = SIDE[given.device.type], half_precision(given.device)
+    a, b = torch.randn(2, side, side, device=given.device, dtype=kind)
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            a @ b
+
+    return run
+
+
 PROGRAMS = {"atlaslib": atlaslib, "bare step": bare, "plain PyTorch": plain, "MONAI": monai}
 NEEDS = {"MONAI": {"monai": "monai", "ignite": "pytorch-ignite"}}  # module: package
+WITH_CONTEXT = ("atlaslib", "bare step")  # programs that give a model neighbouring slices
 
 # --- measuring -----------------------------------------------------------------------------------
 
@@ -219,21 +236,27 @@ def present(name: str) -> bool:
 def compare(chosen: Recipe, cohort: Cohort, steps: int) -> tuple[pd.DataFrame, dict[str, float]]:
     """One row per program: slices per second, ratios, memory; and the limits beside them."""
     given = Given(chosen, cohort, WARM_UP + ROUNDS * steps)
-    ready = {name: warm(name, given) for name in filter(present, PROGRAMS)}
-    taken = [{name: seconds(run, steps) for name, (run, _) in ready.items()} for _ in range(ROUNDS)]
+    able = WITH_CONTEXT if chosen.context_slices else tuple(PROGRAMS)
+    ready = {name: warm(name, given) for name in filter(present, able)}
+    multiply, times = product(given), PRODUCTS[given.device.type]
+    multiply(times)
+    taken, products = [], []
+    for _ in range(ROUNDS):
+        taken.append({name: seconds(run, steps) for name, (run, _) in ready.items()})
+        products.append(seconds(multiply, times))
     rates = steps * given.size / pd.DataFrame(taken)  # one row per round
-    columns = {"slices/s": rates, "of bare step": rates.div(rates["bare step"], axis=0),
-               "to atlaslib": rates.div(rates["atlaslib"], axis=0)}  # fmt: skip
-    table = pd.DataFrame({name: values.median() for name, values in columns.items()})
-    rate = table["slices/s"]
     with FlopCounterMode(display=False) as counter:  # two slices, forward and backward
-        x = torch.rand(2, 1, *given.recipe.input_size(), device=given.device)
+        x = next(given.session.batches.iterate(given.rows[:1], given.flips[:1]))[0][:2]
         given.model()(x).mean().backward()
-    limits = {"GFLOP a slice": counter.get_total_flops() / 2e9}
+    each = counter.get_total_flops() / 2
+    ceiling = times * 2 * SIDE[given.device.type] ** 3 / np.array(products)  # operations per second
+    columns = {"slices/s": rates, "of bare step": rates.div(rates["bare step"], axis=0),
+               "to atlaslib": rates.div(rates["atlaslib"], axis=0),
+               "of ceiling": (each * rates).div(ceiling, axis=0)}  # fmt: skip
+    table = pd.DataFrame({name: values.median() for name, values in columns.items()})
+    limits = {"GFLOP a slice": each / 1e9, "ceiling, TFLOP/s": float(np.median(ceiling)) / 1e12}
     if given.gpu:
         table["peak, MB"] = [peak for _, peak in ready.values()]
-        limits["ceiling, TFLOP/s"] = ceiling(given.device) / 1e12
-        table["of ceiling"] = rate * limits["GFLOP a slice"] / limits["ceiling, TFLOP/s"] / 1e3
         return table, limits
     for threads in sorted({1, torch.get_num_threads()}):  # the last is the initial number
         torch.set_num_threads(threads)
@@ -242,40 +265,32 @@ def compare(chosen: Recipe, cohort: Cohort, steps: int) -> tuple[pd.DataFrame, d
     return table, limits
 
 
-def ceiling(device: torch.device, times: int = 50) -> float:
-    """Operations per second of a large matrix product, in the precision of training."""
-    a, b = torch.randn(2, SIDE, SIDE, device=device, dtype=half_precision(device))
-
-    def run(count: int) -> None:
-        for _ in range(count):
-            a @ b
-
-    run(3)
-    return times * 2 * SIDE**3 / seconds(run, times)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="What training costs, program by program.")
     parser.add_argument("--profile", choices=("quick", "paper"), default="quick")
-    parser.add_argument("--model", choices=("baseline", "resnet"), default="baseline")
+    parser.add_argument("--model", nargs="+", choices=MODELS, default=["baseline"])
     parser.add_argument("--subjects", type=int, default=8)
     parser.add_argument("--steps", type=int, default=60, help=f"in each of {ROUNDS} rounds")
-    parser.add_argument("--out", type=Path, help="also write the results as JSON")
+    parser.add_argument("--out", type=Path, help="also write JSON: a list, if of several models")
     args = parser.parse_args()
-    device, chosen = best_device(), recipe(args.model, args.profile)
-    about = machine() | {key: value for key, value in vars(args).items() if key != "out"}
-    about |= {"batch": chosen.batch_size, "threads": torch.get_num_threads()}
-    about["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    device, found = best_device(), []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ATLASLIB_HOME"] = folder  # where the cache is written
         cohort = make_cohort(Path(folder) / "scans", args.subjects)
-        table, limits = compare(chosen, cohort, args.steps)
-    print(f"\n{table.to_string(float_format='{:,.4g}'.format)}\n")
-    for name, value in (limits | about).items():
-        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+        for model in args.model:
+            chosen = recipe(model, args.profile)
+            about = machine() | {key: value for key, value in vars(args).items() if key != "out"}
+            about |= {"model": model, "batch": chosen.batch_size}
+            about["threads"] = torch.get_num_threads()
+            about["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+            table, limits = compare(chosen, cohort, args.steps)
+            print(f"\n{model}\n{table.to_string(float_format='{:,.4g}'.format)}\n")
+            for name, value in (limits | about).items():
+                print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+            rows = json.loads(table.rename_axis("program").reset_index().to_json(orient="records"))
+            found.append({"about": about, "limits": limits, "rows": rows})
     if args.out:
-        rows = json.loads(table.rename_axis("program").reset_index().to_json(orient="records"))
-        text = json.dumps({"about": about, "limits": limits, "rows": rows}, indent=1) + "\n"
+        text = json.dumps(found if len(found) > 1 else found[0], indent=1) + "\n"
         atomic_write(args.out, lambda name: Path(name).write_text(text, encoding="utf-8"))
 
 

@@ -41,7 +41,7 @@ MUTATIONS = {
         "training", "training/step.py", "self.recipe.clip_norm)", "0.1 * self.recipe.clip_norm)",
     ),
     "instance normalisation": (
-        "training", "models/residual_unet.py", "affine=True", "affine=True, eps=1e-3",
+        "training", "models/residual_unet.py", "self.eps)", "1e-3)",
     ),
     "distance of context": (
         "training", "data/model_input.py", "CONTEXT_GAP = 3", "CONTEXT_GAP = 2",

@@ -107,10 +107,12 @@ def layer_table(model: nn.Module, size: tuple[int, int] = (232, 196)) -> pd.Data
         for name, module in model.named_modules()
         if isinstance(module, shown)
     ]
+    convolutions = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    channels = next((layer.in_channels for layer in convolutions), 1)  # of the input
     training = model.training
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, 1, *size))
+            model.eval()(torch.zeros(1, channels, *size))
     finally:
         model.train(training)
         for handle in hooks:

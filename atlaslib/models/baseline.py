@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from atlaslib.models.decoders import EncoderDecoder, convolution
+from atlaslib.models.decoders import EncoderDecoder, convolution, initialise
 
 
 class Baseline(EncoderDecoder):
@@ -60,13 +60,8 @@ class Baseline(EncoderDecoder):
             nn.BatchNorm2d(channels) if normalise else nn.Identity()
             for channels in (w1, w1, w2, w2, w3, w3)
         )
+        initialise(self)
         self.add_decoder(decoder, w3, map_width, vector, size)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-                nn.init.xavier_normal_(layer.weight)
-                assert layer.bias is not None
-                # the code initialised biases in the same way, with their number as fan in and out
-                nn.init.normal_(layer.bias, std=layer.bias.numel() ** -0.5)
 
     def maps(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(N, 1, H, W) to (N, w, H, W), (N, 2w, H/2, W/2), (N, 4w, H/4, W/4)."""

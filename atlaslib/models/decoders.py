@@ -34,6 +34,16 @@ def convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1)
 
 
+def initialise(part: nn.Module) -> None:
+    """Draw all weights and biases of a part of a network as the starter code did (Xavier)."""
+    for layer in part.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.xavier_normal_(layer.weight)
+            assert layer.bias is not None
+            # the code initialised biases in the same way, with their number as fan in and out
+            nn.init.normal_(layer.bias, std=layer.bias.numel() ** -0.5)
+
+
 class UNetDecoder(nn.Module):
     """The decoder of the starter code's U-Net; the paper does not describe it.
 
@@ -58,6 +68,7 @@ class UNetDecoder(nn.Module):
         self.conv9 = convolution(2 * w1 if skips else w1, w1)
         self.conv10 = convolution(w1, w1)
         self.head = nn.Conv2d(w1, 1, kernel_size=1)  # (N, 1, 232, 196)
+        initialise(self)
 
     @property
     def final_bias(self) -> torch.Tensor:
@@ -109,6 +120,7 @@ class MapDecoder(_Upsampling):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__(width)
         self.narrow = nn.Conv2d(channels, width, kernel_size=1)
+        initialise(self)
 
     def forward(self, full: torch.Tensor, half: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Like :class:`UNetDecoder`, but the larger maps are not used."""
@@ -136,6 +148,7 @@ class VectorDecoder(_Upsampling):
         self.shape = (width, size[0] // 4, size[1] // 4)
         self.hidden = nn.Linear(vector, 64 * width)
         self.map = nn.Linear(64 * width, width * self.shape[1] * self.shape[2])
+        initialise(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, vector) to (N, 1, H, W) logits."""
@@ -146,7 +159,8 @@ class EncoderDecoder(nn.Module):
     """Base class of the paper's models: an encoder, the subclass's ``maps``, and a decoder.
 
     Each model has its own decoder in the paper. Here either encoder accepts either decoder, so that
-    one difference can be tested at a time.
+    one difference can be tested at a time. A decoder draws its own first weights, by the same rule
+    wherever it stands; an encoder draws those of its own layers.
     """
 
     decoder: UNetDecoder | MapDecoder | VectorDecoder
@@ -164,6 +178,7 @@ class EncoderDecoder(nn.Module):
         if kind == "vector":
             self.average = nn.AdaptiveAvgPool2d(1)
             self.vector = nn.Linear(channels, vector)
+            initialise(self.vector)
             self.decoder = VectorDecoder(vector, map_width, size)
         elif kind == "map":
             self.decoder = MapDecoder(channels, map_width)

@@ -12,8 +12,16 @@ def best_device() -> torch.device:
 
 
 def fast_layout(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to a device, channels last in memory: two to three times as fast on a CPU."""
-    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    """Move a model to a device, in the layout of memory in which it trains fastest.
+
+    That is channels last, two to three times as fast on a CPU, unless the model has instance
+    normalisation there: that needs each channel in one piece, and would copy every map twice.
+    """
+    channels_last = not (
+        device.type == "cpu" and any(isinstance(m, nn.InstanceNorm2d) for m in model.modules())
+    )
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
 
 
 def half_precision(device: torch.device) -> torch.dtype | None:

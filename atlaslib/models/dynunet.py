@@ -38,6 +38,13 @@ class DynUNet(nn.Module):
             upsample_kernel_size=strides[1:],
             filters=[width * 2**level for level in range(levels)],
         )
+        # by MONAI's rule, which is for layers before a ReLU, the first logits would be large
+        self.network.output_block.conv.conv.reset_parameters()
+
+    @property
+    def final_bias(self) -> torch.Tensor:
+        """The bias added to every logit; training may initialise it from the base rate."""
+        return self.network.output_block.conv.conv.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, channels, H, W) to (N, 1, H, W) logits; the input is padded to halve evenly."""

@@ -12,6 +12,21 @@ import torch.nn.functional as F
 from torch import nn
 
 
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance normalisation with a weight and bias, as group normalisation: one channel a group.
+
+    The mathematics are the same; on a CPU, PyTorch's group normalisation takes a fifth of the time.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to the same shape."""
+        # contiguous: it is far slower on channels last
+        return F.group_norm(x.contiguous(), self.num_features, self.weight, self.bias, self.eps)
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions, each normalised, and the input added before the last activation.
 
@@ -28,9 +43,9 @@ class Block(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.InstanceNorm2d(channels_out, affine=True)
+        self.norm1 = InstanceNorm(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.norm2 = nn.InstanceNorm2d(channels_out, affine=True)
+        self.norm2 = InstanceNorm(channels_out)
         self.shortcut = nn.Sequential()
         if stride > 1:  # a strided 1x1 convolution would ignore three pixels in four
             self.shortcut.append(nn.AvgPool2d(stride, ceil_mode=True))

@@ -47,7 +47,9 @@ class Unit(nn.Module):
         """(N, C_in, H, W) to (N, C_out, H / stride, W / stride) without parameters."""
         if self.stride > 1:
             x = F.avg_pool2d(x, self.stride, ceil_mode=True)
-        return F.pad(x, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
+        if self.extra:  # padding by nothing would copy
+            x = F.pad(x, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
+        return x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
@@ -85,6 +87,14 @@ class ResNet(EncoderDecoder):
     fully connected layer of 64 numbers, and the vector decoder. The paper's 20 units do not
     divide evenly into the TensorFlow model's three groups; four groups of five is our reading, the
     fourth with stride 1 so that the shapes work out.
+
+    The report does not say how the weights start. As in the TensorFlow model, the convolutions'
+    are drawn by He's rule for their outputs; unlike there, the second one of each unit is divided
+    by the square root of the number of units. Otherwise the sum over the units grows with each,
+    and in evaluation mode, where a new batch normalisation changes nothing, more than doubles: the
+    first logits would have a standard deviation of up to thousands. The maps that a decoder other
+    than the report's takes are normalised before their leaky ReLU, like the input of a TensorFlow
+    unit, and start with a standard deviation of 1/2, which keeps the first logits below 1.
 
     Parameters
     ----------
@@ -143,13 +153,21 @@ class ResNet(EncoderDecoder):
                     self.units.append(TensorFlowUnit(before, after, step, first=position == 0))
                 before = after
         # the paper has only a leaky ReLU after the units; the TensorFlow model normalises first
-        self.norm = _normalisation(before) if unit == "tensorflow" else nn.Identity()
-        self.add_decoder(decoder, before, width, vector, size)
+        plain = unit == "paper" and decoder == "vector"
+        self.norm = nn.Identity() if plain else _normalisation(before)
+        self.taps = nn.ModuleList(
+            _normalisation(taken) for taken in (channels[:2] if decoder == "unet" else [])
+        )
+        if decoder != "vector":
+            for norm in (*self.taps, self.norm):
+                nn.init.constant_(norm.weight, 0.5)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out")  # as TensorFlow's model
-            elif isinstance(layer, nn.Linear | nn.ConvTranspose2d):
-                nn.init.xavier_normal_(layer.weight)
+        with torch.no_grad():  # so that the sum of all units stays small, however many there are
+            for each in self.units:
+                each.conv2.weight.div_(units**0.5)
+        self.add_decoder(decoder, before, width, vector, size)
 
     def maps(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(N, 1, H, W) to the first two groups' outputs, and the map after the last leaky ReLU."""
@@ -159,4 +177,8 @@ class ResNet(EncoderDecoder):
             x = unit(x)
             if number % (len(self.units) // self.groups) == 0:
                 ends.append(x)
-        return ends[0], ends[min(1, self.groups - 1)], F.leaky_relu(self.norm(x), SLOPE)
+        full, half = ends[0], ends[min(1, self.groups - 1)]
+        if self.taps:
+            tap1, tap2 = self.taps
+            full, half = F.leaky_relu(tap1(full), SLOPE), F.leaky_relu(tap2(half), SLOPE)
+        return full, half, F.leaky_relu(self.norm(x), SLOPE)

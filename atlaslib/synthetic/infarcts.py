@@ -335,10 +335,11 @@ def paint_lesion(
     threads = anatomy.noise_at(rng, fitted.places, 9.0)
     # strands of scarred tissue cross the larger cavities
     strands = np.clip(1 - np.abs(threads) / 0.2, 0, 1) * np.clip(radius / 40, 0, 0.35)
-    filled = np.float32(0.95) + 0.03 * rough - strands
+    filled = np.float32(0.95) + 0.03 * rough
     if lesion.patches:
         filled += np.float32(lesion.patches) * anatomy.noise_at(rng, fitted.places, 7.0)
-    weight = np.maximum(weight, core * np.clip(np.float32(lesion.darkness) * filled, 0.2, 1))
+    filled = np.float32(lesion.darkness) * (filled - strands)
+    weight = np.maximum(weight, core * np.clip(filled, 0.2, 1))
     weight = np.where(fitted.mask, np.maximum(weight, 0.25), np.minimum(weight, 0.3))
     weight = np.where(fitted.bed, weight, 0).astype(np.float32)
     image[fitted.box] += weight * np.minimum(np.float32(fluid) - image[fitted.box], 0)

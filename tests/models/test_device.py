@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atlaslib.models.device import half_precision
+from atlaslib.models import build_model
+from atlaslib.models.device import fast_layout, half_precision
 
 
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
@@ -18,3 +19,13 @@ def test_bfloat16_is_used_only_where_it_is_not_emulated(monkeypatch, native, dty
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert half_precision(torch.device("cuda")) == dtype
     assert half_precision(torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize(("name", "last"), [("resnet", True), ("residual_unet", False)])
+def test_instance_normalisation_decides_the_layout_on_a_cpu(name, last):
+    model = fast_layout(build_model(name, width=2), torch.device("cpu"))
+    assert all(
+        p.is_contiguous(memory_format=torch.channels_last) == last
+        for p in model.parameters()
+        if p.dim() == 4 and min(p.shape) > 1
+    )

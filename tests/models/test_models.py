@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from volumes import head
 
 from atlaslib import build_model, recipe
 from atlaslib.models import MODELS, count_parameters, layer_table
 from atlaslib.models.decoders import DECODERS, UpConvolution
+from atlaslib.models.residual_unet import InstanceNorm
 from atlaslib.models.resnet import TensorFlowUnit, Unit
 from atlaslib.recipes import PROFILES
 
@@ -40,6 +42,14 @@ def test_baseline_initialisation():
     torch.manual_seed(0)
     weight = build_model("baseline").conv6.weight
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 256 + 9 * 256)), rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["residual_unet", "dynunet"])
+def test_the_table_of_layers_is_that_of_all_input_slices(name):
+    table = layer_table(build_model(name, width=4, levels=3, channels=3), (16, 12))
+    assert table.output.iloc[0] == (16, 12, 4)
+    assert table.parameters.iloc[0] == 9 * 3 * 4
+    assert (16, 12, 1) in set(table.output)
 
 
 def test_dropout_is_on_in_training_and_off_in_evaluation():
@@ -162,6 +172,15 @@ def test_modern_networks_train_at_odd_sizes(name, size, channels):
     assert logits.shape == (8, 1, *size)
 
 
+def test_instance_normalisation_is_that_of_pytorch():
+    x = 3 + torch.randn(2, 5, 6, 7).to(memory_format=torch.channels_last)
+    ours, theirs = InstanceNorm(5), nn.InstanceNorm2d(5, affine=True)
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter)
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
 @pytest.mark.parametrize("name", ["baseline", "zero"])
 @pytest.mark.parametrize("size", [(4, 8), (28, 36)])
 def test_any_size_divisible_by_four_works(name, size):
@@ -173,15 +192,70 @@ def test_zero_predicts_its_prior():
     torch.testing.assert_close(logits.sigmoid(), torch.full((2, 1, 3, 5), 0.01))
 
 
-@pytest.mark.parametrize("name", ["baseline", "resnet", "zero"])
+@pytest.mark.parametrize("name", MODELS)
 def test_final_bias_moves_every_logit(name):
-    options = {"size": (8, 8)} if name == "resnet" else {}
+    options = {"size": (16, 16)} if name == "resnet" else {}
+    options |= {"levels": 3} if name in ("residual_unet", "dynunet") else {}
     model = build_model(name, **options).eval()
-    x = torch.rand(1, 1, 8, 8)
+    x = torch.rand(1, 1, 16, 16)
     before = model(x).clone()
     with torch.no_grad():
         model.final_bias.add_(3)
     torch.testing.assert_close(model(x), before + 3)
+
+
+VARIANTS = [
+    *[("baseline", {"decoder": decoder}) for decoder in DECODERS],
+    *[("resnet", {"decoder": decoder, "unit": unit})
+      for decoder in DECODERS for unit in ("paper", "tensorflow")],
+    ("residual_unet", {}),
+    ("dynunet", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+def test_initial_logits_are_small(name, changes):
+    """Large ones would be wrong with confidence: training would first have to unlearn them."""
+    chosen = recipe(name, "quick", **changes)
+    options = chosen.model_options()
+    x = torch.stack([torch.from_numpy(head(seed)[::3, ::3, 90] / 70) for seed in range(4)])
+    rows, columns = chosen.input_size()
+    x = x[:, None, :rows, :columns].repeat(1, options.get("channels", 1), 1, 1)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        model = build_model(name, **options)
+        with torch.no_grad():
+            assert model.eval()(x).std() < 1
+            assert model.train()(x).std() < 1
+
+
+def test_a_decoder_starts_alike_wherever_it_stands():
+    """Xavier's standard deviation, from the numbers of channels on both sides."""
+    for name in ("baseline", "resnet"):
+        torch.manual_seed(0)
+        decoder = build_model(name, width=16, decoder="unet").decoder
+        assert decoder.conv8.weight.std().item() == pytest.approx(
+            math.sqrt(2 / (9 * 32 + 9 * 32)), rel=0.03
+        )
+        assert decoder.head.weight.std().item() == pytest.approx(math.sqrt(2 / 17), rel=0.5)
+
+
+@pytest.mark.parametrize("unit", ["paper", "tensorflow"])
+def test_the_maps_that_a_unet_decoder_takes_are_normalised(unit):
+    model = build_model("resnet", width=4, decoder="unet", unit=unit)
+    for found in model.maps(5 + torch.rand(4, 1, 32, 40)):
+        before = torch.where(found > 0, found, found / 0.1)  # the leaky ReLU
+        assert before.mean((0, 2, 3)).abs().max() < 1e-3
+        assert (before.std((0, 2, 3)) - 0.5).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", ["baseline", "resnet"])
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_every_parameter_is_trained(name, decoder):
+    """No layer is made for maps that a decoder does not take."""
+    model = build_model(name, width=2, size=(16, 20), decoder=decoder)
+    model(torch.rand(4, 1, 16, 20)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
 
 
 @pytest.mark.parametrize(
