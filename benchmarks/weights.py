@@ -35,9 +35,10 @@ RECIPE: dict[str, Value] = {
     "window": True,
     "downsample": 2,
     "context_slices": 1,
+    "flip_tta": True,
     # every epoch segments all validation people: a few suffice to choose the weights
     "held_out": 0.03,
-    "lesion_share": 0.75,
+    "lesion_share": 0.65,
     "flip": True,
     "augment": True,
     "loss": "dice + cross entropy",
@@ -45,11 +46,11 @@ RECIPE: dict[str, Value] = {
     "learning_rate": 0.002,
     "decay": True,
     "batch_size": 8,
-    "epochs": 30,
+    "epochs": 7,
 }
 SMOKE: dict[str, Value] = {"width": 4, "levels": 3, "downsample": 4, "epochs": 1}
-PEOPLE = {"full": (400, 100), "smoke": (5, 2)}  # to train on, to test on
-SEEDS = (11, 12)  # of these people; the book's cohorts have seeds 0 and 1
+PEOPLE = {"full": (300, 100), "smoke": (5, 2)}  # to train on, to test on
+SEEDS = (101, 102)  # of these people; the book's cohorts have seeds 0 and 1
 CLASSES = (0.0, LARGE, 10.0, 100.0, float("inf"))  # mL
 
 
