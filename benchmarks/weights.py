@@ -35,7 +35,6 @@ RECIPE: dict[str, Value] = {
     "window": True,
     "downsample": 2,
     "context_slices": 1,
-    "flip_tta": True,
     # every epoch segments all validation people: a few suffice to choose the weights
     "held_out": 0.03,
     "lesion_share": 0.65,
@@ -46,7 +45,7 @@ RECIPE: dict[str, Value] = {
     "learning_rate": 0.002,
     "decay": True,
     "batch_size": 8,
-    "epochs": 7,
+    "epochs": 5,
 }
 SMOKE: dict[str, Value] = {"width": 4, "levels": 3, "downsample": 4, "epochs": 1}
 PEOPLE = {"full": (300, 100), "smoke": (5, 2)}  # to train on, to test on
