@@ -69,10 +69,10 @@ def picture(
         known = sorted({names.get(scan.site, scan.site) for scan in cohort})
         raise DataError(f"{folder}: no head {head!r}; found {', '.join(known)}")
     volumes = [int(read_scan(scan).mask.sum()) for scan in scans]
-    order = np.argsort(volumes)
-    ranks = np.linspace(0, len(scans) - 1, 2 * min(SHOWN, len(scans)) + 1)[1::2]
+    shown = min(SHOWN, len(scans))
+    ranks = (2 * np.arange(shown) + 1) * len(scans) // (2 * shown)  # evenly spread, all different
     cases = []
-    for place in order[np.rint(ranks).astype(int)]:
+    for place in np.argsort(volumes)[ranks]:
         volume = read_scan(scans[place])
         image, mask = (to_slices(each) for each in (normalise(volume.t1), volume.mask))
         z = int(mask.sum((1, 2)).argmax())

@@ -90,8 +90,7 @@ def validate(
     positions : sequence of int, optional
         Positions of the scans in the cohort. None: all.
     brain_only : bool, default=True
-        As of :func:`atlaslib.predict`. A true lesion voxel outside costs 20 nats, as outside the
-        window: the loss stays finite.
+        As of :func:`atlaslib.predict`.
     """
     device = next(model.parameters()).device
     model.eval()
@@ -124,7 +123,8 @@ def evaluate(
     progress : bool
     brain_only : bool, default=True
         Nothing is marked outside the MNI152 template's brain and 4 mm around it, as by
-        :func:`atlaslib.predict`. True lesion voxels count wherever they are.
+        :func:`atlaslib.predict`. True lesion voxels count wherever they are. In the losses a voxel
+        out there costs next to nothing, or if it is lesion 20 nats, as one outside the window.
 
     Returns
     -------

@@ -102,7 +102,7 @@ def test_zero_is_calibrated(cohort):
     slices = SliceDataset(cohort.split()[0], progress=False)
     rate = slices.table.lesion_pixels.sum() / (len(slices) * 232 * 196)
     assert zero.model().final_bias.sigmoid().item() == pytest.approx(rate, rel=1e-3)
-    table = evaluate(zero, cohort.split()[2], progress=False)
+    table = evaluate(zero, cohort.split()[2], progress=False, brain_only=False)
     assert (table.dice == 0).all()
     entropy = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
     assert table.cross_entropy.mean() == pytest.approx(entropy, rel=1e-3)
