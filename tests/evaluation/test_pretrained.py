@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -124,10 +124,11 @@ def test_the_networks_that_are_shipped_load():
         assert load_pretrained(path.stem).recipe.model == path.stem
 
 
-def test_one_command_makes_the_tables(cohort, tmp_path):
-    command = [sys.executable, str(FULL), "--profile", "smoke", "--data", str(cohort.root)]
+def test_one_command_makes_the_tables(cohort, tmp_path, monkeypatch):
+    command = [str(FULL), "--profile", "smoke", "--data", str(cohort.root)]
     command += ["--results", str(tmp_path / "results"), "--weights", str(tmp_path / "weights")]
-    subprocess.run(command, check=True, capture_output=True)
+    monkeypatch.setattr(sys, "argv", command)
+    runpy.run_path(str(FULL), run_name="__main__")
     table = pd.read_csv(tmp_path / "results" / "smoke.csv")
     assert list(table.model) == ["baseline", "resnet", "zero"]
     assert set(table.source) == {"ATLAS R1.1"}

@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 from checkpoint import newest
+from process import start
 from safetensors.torch import load_file
 
-import atlaslib
-from atlaslib import DataError, load_run, recipe, train
+from atlaslib import Cohort, DataError, Recipe, load_run, recipe, train
 from atlaslib.runs import COLUMNS
 from atlaslib.training import checkpoints, state
 from atlaslib.training.checkpoints import (
@@ -32,50 +30,44 @@ from atlaslib.training.checkpoints import (
 from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.step import TrainingError, TrainingSession
 
-EPOCHS = 8
-# one thread: a second does not speed up so small a network, and test processes share the cores
-TRAIN = f"""
-import sys, torch, atlaslib
-from atlaslib.training import state
-torch.set_num_threads(1)
-state.CHECKPOINT_SECONDS = 0  # after each step
-chosen = atlaslib.recipe("baseline", "smoke", epochs={EPOCHS}, width=2, dropout=0.3)
-atlaslib.train(chosen, atlaslib.load_cohort(sys.argv[1]), out=sys.argv[2], progress=False)
-"""
+KILLED = recipe("baseline", "smoke", epochs=3, width=2, dropout=0.3)
 RECIPE = recipe("baseline", "smoke", epochs=2, width=2)
-
-
-def start(cohort: atlaslib.Cohort, folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", TRAIN, str(cohort.root), str(folder)])
 
 
 def modified_at(path: Path) -> int:
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
-def kill_and_resume(cohort: atlaslib.Cohort, folder: Path, kills: int) -> dict[str, torch.Tensor]:
-    """Kill the run several times, each at a random moment after some progress; then let it end."""
+def train_alone(chosen: Recipe, cohort: Cohort, folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a run that nothing interrupts, with one thread as in the other processes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train(chosen, cohort, out=folder, progress=False)
+    finally:
+        torch.set_num_threads(threads)
+    return load_file(folder / "weights.safetensors")
+
+
+def kill(chosen: Recipe, cohort: Cohort, folder: Path, kills: int) -> None:
+    """Start a run and kill it several times, each at a random moment after some progress."""
     moments = random.Random(kills)
     for _ in range(kills):
         before = modified_at(folder / CURRENT)
-        process = start(cohort, folder)
-        while modified_at(folder / CURRENT) == before and process.poll() is None:
+        process = start(chosen, cohort, folder)
+        while modified_at(folder / CURRENT) == before and process.is_alive():
             time.sleep(0.002)
         time.sleep(moments.uniform(0, 0.15))
-        assert process.poll() is None, "the run ended before it could be killed: give it more steps"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.is_alive(), "the run ended before it could be killed: give it more steps"
+        process.kill()
+        process.join()
         assert not (folder / "provenance.json").exists()
-    assert start(cohort, folder).wait() == 0
-    return load_file(folder / "weights.safetensors")
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(cohort, tmp_path_factory):
     """The weights of an uninterrupted run."""
-    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    assert start(cohort, folder).wait() == 0
-    return load_file(folder / "weights.safetensors")
+    return train_alone(KILLED, cohort, tmp_path_factory.mktemp("uninterrupted") / "run")
 
 
 def assert_same(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> None:
@@ -86,33 +78,37 @@ def assert_same(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor
 
 def test_a_killed_run_ends_with_the_same_weights(cohort, uninterrupted, tmp_path):
     """SIGKILL leaves the process no chance to clean up."""
-    assert_same(kill_and_resume(cohort, tmp_path / "run", 3), uninterrupted)
+    kill(KILLED, cohort, tmp_path / "run", 3)
+    assert_same(train_alone(KILLED, cohort, tmp_path / "run"), uninterrupted)
     run = load_run(tmp_path / "run")
-    assert list(run.history.epoch) == list(range(1, EPOCHS + 1))
+    assert list(run.history.epoch) == list(range(1, KILLED.epochs + 1))
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert not {CURRENT, PREVIOUS} & left
     assert not [name for name in left if name.endswith(".part")]
 
 
 @pytest.mark.slow
-def test_a_run_killed_twenty_times_ends_with_the_same_weights(cohort, uninterrupted, tmp_path):
-    """Two minutes: each time a new process has to import torch."""
-    assert_same(kill_and_resume(cohort, tmp_path / "run", 20), uninterrupted)
+def test_a_run_killed_twenty_times_ends_with_the_same_weights(cohort, tmp_path):
+    """A minute: so many kills need a long run."""
+    chosen = dataclasses.replace(KILLED, epochs=10)
+    kill(chosen, cohort, tmp_path / "run", 20)
+    whole = train_alone(chosen, cohort, tmp_path / "whole")
+    assert_same(train_alone(chosen, cohort, tmp_path / "run"), whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_stop_saves_a_checkpoint_first(number, cohort, uninterrupted, tmp_path):
     folder = tmp_path / "run"
-    process = start(cohort, folder)
+    process = start(KILLED, cohort, folder)
     while not (folder / CURRENT).is_file():
         time.sleep(0.002)
-    process.send_signal(number)
-    assert process.wait() != 0
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 1  # not killed by the signal
     with pytest.raises(DataError, match="not finished"):
         load_run(folder)
     assert newest(folder)["step"] > 0
-    assert start(cohort, folder).wait() == 0
-    assert_same(load_file(folder / "weights.safetensors"), uninterrupted)
+    assert_same(train_alone(KILLED, cohort, folder), uninterrupted)
 
 
 def test_a_run_stopped_in_a_notebook_can_be_resumed(cohort, tmp_path, monkeypatch):
@@ -336,13 +332,13 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
 
 def test_a_second_process_is_refused(cohort, tmp_path):
     folder = tmp_path / "run"
-    process = start(cohort, folder)
+    process = start(KILLED, cohort, folder)
     while not (folder / CURRENT).is_file():
         time.sleep(0.002)
     with pytest.raises(DataError, match="another process is training"), locked(folder):
         pass
     process.kill()
-    process.wait()
+    process.join()
     with locked(folder):  # the lock was released when its process died
         pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -12,52 +13,52 @@ import torch
 from checkpoint import newest
 from safetensors.torch import load_file
 
-import atlaslib
-from atlaslib import recipe, train
+from atlaslib import Cohort, Recipe, Run, load_run, recipe, train
 from atlaslib.training.checkpoints import save_checkpoint
 from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.state import TrainingState
-from atlaslib.training.step import TrainingSession
+from atlaslib.training.step import TrainingError, TrainingSession
 
 # without dropout, which differs between processes
 CHANGES = {"width": 2, "dropout": 0.0, "epochs": 2}
-
+CHOSEN = recipe("baseline", "smoke", **CHANGES)
 
 RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
-def torchrun(cohort: atlaslib.Cohort, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [*RUN, "-m", "atlaslib", "train", "baseline", "--profile", "smoke"]
-    command += ["--data", str(cohort.root), "--out", str(folder), *more]
-    for name, value in CHANGES.items():
-        command += ["--set", f"{name}={value}"]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-@pytest.mark.parametrize("more", [[], ["--set", "micro_batch=2"]])
-def test_two_processes_give_the_result_of_one(more, cohort, tmp_path):
-    done = torchrun(cohort, tmp_path / "two", *more)
-    assert done.returncode == 0, done.stderr
-    alone = train(
-        recipe("baseline", "smoke", **CHANGES), cohort, out=tmp_path / "one", progress=False
-    )
-    pair = atlaslib.load_run(tmp_path / "two")
+def compare(pair: Run, chosen: Recipe, cohort: Cohort, folder: Path) -> None:
+    """The run of two processes has the result of one process."""
+    alone = train(chosen, cohort, out=folder, progress=False)
+    assert pair.recipe == chosen
     assert pair.provenance["processes"] == 2
     columns = ["loss", "validation_loss", "validation_dice"]
     pd.testing.assert_frame_equal(pair.history[columns], alone.history[columns], rtol=1e-2)
     weights = load_file(pair.folder / "weights.safetensors")
     for name, value in load_file(alone.folder / "weights.safetensors").items():
         torch.testing.assert_close(weights[name], value, rtol=1e-2, atol=1e-3)
+
+
+def test_two_processes_give_the_result_of_one(cohort, tmp_path):
+    """Each accumulates the gradients of two halves of its share."""
+    chosen = dataclasses.replace(CHOSEN, micro_batch=2)
+    command = [*RUN, "-m", "atlaslib", "train", "baseline", "--profile", "smoke"]
+    command += ["--data", str(cohort.root), "--out", str(tmp_path / "two")]
+    for name in (*CHANGES, "micro_batch"):
+        command += ["--set", f"{name}={getattr(chosen, name)}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    compare(load_run(tmp_path / "two"), chosen, cohort, tmp_path / "one")
     assert done.stdout.count("baseline 2/2: loss") == 1  # only the main process reports
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(cohort, tmp_path):
-    done = torchrun(cohort, tmp_path / "two", "--set", "batch_size=5")
-    assert done.returncode != 0
-    assert "a batch of 5 slices cannot be shared evenly by 2 processes" in done.stderr
+def test_a_batch_that_cannot_be_shared_is_refused(cohort):
+    chosen = dataclasses.replace(CHOSEN, batch_size=5)
+    says = "a batch of 5 slices cannot be shared evenly by 2 processes"
+    with pytest.raises(TrainingError, match=says):
+        TrainingSession(chosen, cohort, None, DistributedContext(1, 2), False)
 
 
-TWICE = """
+TWICE = f"""
 import sys, time, torch, atlaslib
 torch.set_num_threads(1)
 cohort = atlaslib.load_cohort(sys.argv[1])
@@ -68,7 +69,7 @@ found = atlaslib.evaluate(run, validation, progress=False)
 row = run.history.iloc[0]
 assert abs(found.loss.mean() - row.validation_loss) < 1e-6, (found.loss.mean(), row.validation_loss)
 atlaslib.train(chosen, cohort, out=sys.argv[2] + "/a", progress=False)  # finished: only read
-atlaslib.train(atlaslib.recipe("baseline", "smoke", width=2, epochs=1), cohort,
+atlaslib.train(atlaslib.recipe("baseline", "smoke", **{CHANGES}), cohort,
                out=sys.argv[2] + "/b", progress=False)
 """
 
@@ -81,7 +82,7 @@ def test_a_script_may_train_twice_and_all_processes_validate_the_same_model(coho
     command = [*RUN, str(script), str(cohort.root), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert atlaslib.load_run(tmp_path / "b").provenance["processes"] == 2
+    compare(load_run(tmp_path / "b"), CHOSEN, cohort, tmp_path / "one")
 
 
 def test_each_process_gets_its_own_random_numbers_back(cohort, tmp_path):
