@@ -142,31 +142,32 @@ class ResNet(EncoderDecoder):
         strides = [1, 2, 2, fourth_stride][:groups]
         self.groups = groups
         self.first = _convolution(1, width)
-        self.units = nn.Sequential()
+        blocks: list[Unit] = []
         before = width
         for after, stride in zip(channels, strides, strict=True):
             for position in range(units // groups):
                 step = stride if position == 0 else 1
                 if unit == "paper":
-                    self.units.append(Unit(before, after, step))
+                    blocks.append(Unit(before, after, step))
                 else:
-                    self.units.append(TensorFlowUnit(before, after, step, first=position == 0))
+                    blocks.append(TensorFlowUnit(before, after, step, first=position == 0))
                 before = after
+        self.units = nn.Sequential(*blocks)
         # the paper has only a leaky ReLU after the units; the TensorFlow model normalises first
         plain = unit == "paper" and decoder == "vector"
-        self.norm = nn.Identity() if plain else _normalisation(before)
-        self.taps = nn.ModuleList(
-            _normalisation(taken) for taken in (channels[:2] if decoder == "unet" else [])
-        )
+        last = [] if plain else [_normalisation(before)]
+        self.norm = nn.Sequential(*last)
+        taps = [_normalisation(taken) for taken in (channels[:2] if decoder == "unet" else [])]
+        self.taps = nn.ModuleList(taps)
         if decoder != "vector":
-            for norm in (*self.taps, self.norm):
+            for norm in (*taps, *last):
                 nn.init.constant_(norm.weight, 0.5)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out")  # as TensorFlow's model
         with torch.no_grad():  # so that the sum of all units stays small, however many there are
-            for each in self.units:
-                each.conv2.weight.div_(units**0.5)
+            for block in blocks:
+                block.conv2.weight.div_(units**0.5)
         self.add_decoder(decoder, before, width, vector, size)
 
     def maps(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -9,8 +9,8 @@ from scipy import ndimage
 from atlaslib.synthetic.anatomy import noise_at
 from atlaslib.synthetic.infarcts import FittedLesion
 
-# Two people who outline the same lesions of release 1.1 agree with a mean Dice of .73, and one
-# person with himself of .84 (Liew et al. 2018); these values give two raters about .73.
+# Two people who outline the same lesions agree with a mean Dice of .73, and one
+# person with himself of .84 (Lo et al. 2023); these values give two raters about .73.
 WAVES = 1.25  # mm, standard deviation of the outline's distance from the true one
 SIZE = 0.20  # standard deviation of the logarithm of a rater's volume
 

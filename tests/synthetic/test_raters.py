@@ -28,7 +28,7 @@ def ball(radius: float, island: float = 0) -> FittedLesion:
 
 
 def test_two_raters_agree_as_people_do():
-    """A mean Dice of .73 between raters of release 1.1 (Liew et al. 2018)."""
+    """A mean Dice of .73 between people (Lo et al. 2023)."""
     found = []
     for person in draw_people(16, seed=4):
         masks = np.zeros((2, *anatomy.SHAPE), bool)
