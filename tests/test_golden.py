@@ -57,11 +57,20 @@ MUTATIONS = {
     "test-time augmentation": (
         "scoring", "evaluation/inference.py", ".float().flip(3)) / 2", ".float()) / 2",
     ),
+    "limit to the brain": (
+        "scoring", "evaluation/inference.py", "if brain_only:", "if not brain_only:",
+    ),
     "percentile": (
         "cohort", "data/slices.py", "PERCENTILES = (1.0, 99.0)", "PERCENTILES = (2.0, 98.0)",
     ),
+    "borders between tissues": (
+        "cohort", "synthetic/head.py", "np.float32(-2.2)", "np.float32(-2.0)",
+    ),
+    "outline of a rater": (
+        "cohort", "synthetic/raters.py", "WAVES = 1.25", "WAVES = 1.0",
+    ),
     "rim of a lesion": (
-        "cohort", "synthetic/infarcts.py", "radius * 0.75 + np.float32(0.6)",
+        "cohort", "synthetic/appearance.py", "radius * 0.75 + np.float32(0.6)",
         "radius * 0.70 + np.float32(0.6)",
     ),
     "blur of a scanner": (

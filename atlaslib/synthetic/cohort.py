@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from atlaslib.data.cohort import EXACT, METADATA, SYNTHETIC_MARK, Cohort
 from atlaslib.data.releases import load_cohort
 from atlaslib.files import DataError, atomic_write, home, user_path
-from atlaslib.synthetic import anatomy, face, head, infarcts, raters
+from atlaslib.synthetic import anatomy, appearance, face, head, infarcts, raters
 from atlaslib.synthetic.anatomy import Float
 from atlaslib.synthetic.infarcts import FittedLesion, Infarct
 from atlaslib.synthetic.people import Person, draw_people, metadata
@@ -272,7 +272,7 @@ def make_scan(person: Person, session: str, shifted: bool = False) -> Made:
     exact, outlined = np.zeros((2, *anatomy.SHAPE), bool)
     masks = []
     for i, (lesion, fitted) in enumerate(lesions):
-        infarcts.paint_lesion(person.stream(200 + i), image, lesion, fitted, tissue.fluid + 2)
+        appearance.paint_lesion(person.stream(200 + i), image, lesion, fitted, tissue.fluid + 2)
         mask = np.zeros(anatomy.SHAPE, bool)
         mask[fitted.box] = raters.outline(person.stream(300 + i), fitted)
         masks.append(mask & ~outlined)
