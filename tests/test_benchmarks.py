@@ -16,7 +16,8 @@ from heads import write_heads
 from volumes import AFFINE, box, head, save
 
 import atlaslib
-from atlaslib.data.volumes import GRID
+from atlaslib.data.cohort import EXACT
+from atlaslib.data.volumes import GRID, read_scan
 from atlaslib.evaluation.pretrained import model_card
 from atlaslib.paper.experiments import forward_gflop
 
@@ -213,6 +214,8 @@ def test_one_command_makes_the_weights(
 ) -> None:
     """The cohorts, which take longest, are replaced."""
     weights = script("weights")
+    for scan in cohort:  # as if the masks had been drawn without a fault
+        save(scan.t1.with_name(scan.subject + EXACT), read_scan(scan).mask.astype(np.uint8))
     made = []
 
     def make_cohort(folder: Path, subjects: int, seed: int) -> atlaslib.Cohort:
@@ -236,6 +239,7 @@ def test_one_command_makes_the_weights(
     assert [each["lesion, mL"] for each in classes] == [
         "0 to 1", "1 to 10", "10 to 100", "at least 100"]  # fmt: skip
     assert [each["scans"] for each in classes] == [0, 8, 0, 0]
+    assert classes[1]["ceiling"] == 1
     assert [each["head"] for each in card["real heads with painted lesions"]] == ["anna", "Site2"]
     assert card["healthy real heads"]["heads"] == 2
     assert "diagnosis" in card["must not be used for"]

@@ -200,8 +200,8 @@ def test_an_infinite_mask_in_a_buffer_is_no_damage(cohort, tmp_path):
     [
         (lambda cohort: train("baseline", cohort), "recipe: expected a Recipe, got str"),
         (lambda cohort: train(RECIPE, cohort.root), "cohort: expected a Cohort, got PosixPath"),
-        (lambda cohort: evaluate("run", cohort), "run: expected a Run, got str"),
-        (lambda cohort: predict(None, cohort[0]), "run: expected a Run, got NoneType"),
+        (lambda cohort: evaluate("run", cohort), "run: expected a Run or Predictor, got str"),
+        (lambda cohort: predict(None, cohort[0]), "run: expected a Run or Predictor, got NoneType"),
     ],
 )
 def test_arguments_of_other_types_are_one_line(call, says, cohort):
