@@ -31,7 +31,7 @@ def test_the_stored_values_are_of_this_version():
 
 
 MUTATIONS = {
-    "leaky slope": ("training", "models/resnet.py", "SLOPE = 0.1", "SLOPE = 0.11"),
+    "leaky slope": ("training", "models/resnet.py", "SLOPE = 0.1", "SLOPE = 0.2"),
     "padding": ("training", "models/decoders.py", "[..., :-1, :-1]", "[..., 1:, 1:]"),
     "order of the sampler": (
         "training", "training/batches.py", "return generator.permutation(np.concatenate",
