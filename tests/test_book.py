@@ -28,8 +28,10 @@ UNCHECKED = "nbval-ignore-output"
 PARAMETERS = """\
 import os
 
-profile = os.environ.get("ATLASLIB_PROFILE", "quick")  # smoke, quick or paper
-data_dir = os.environ.get("ATLASLIB_DATA", "")  # "": the synthetic cohort, made on first use"""
+# smoke, quick or paper
+profile = os.environ.get("ATLASLIB_PROFILE", "quick")
+# "": the synthetic cohort, made on first use
+data_dir = os.environ.get("ATLASLIB_DATA", "")"""
 BOOTSTRAP = """\
 # On Colab alone: fetch the library. Elsewhere this cell does nothing.
 try:
@@ -249,3 +251,11 @@ def test_a_folder_of_the_machine_in_a_signature_is_caught() -> None:
     module.load.__module__ = "sample"
     with mock.patch.object(reference.inspect, "getsourcelines", return_value=([], 1)):
         assert MACHINE_PATH.findall(signatures(module))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_no_line_of_code_is_cut_off_on_the_page(name):
+    for cell in nbformat.read(ROOT / name, 4).cells:
+        shown = "remove-cell" not in cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and shown:
+            assert max(map(len, cell.source.splitlines()), default=0) <= 72, cell.id
