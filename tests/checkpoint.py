@@ -15,3 +15,9 @@ def newest(folder: Path) -> Any:
     found: list[Any] = []
     load_checkpoint(folder, torch.device("cpu"), found.append)
     return found[-1] if found else None
+
+
+def assert_same(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> None:
+    assert weights.keys() == others.keys()
+    for name, value in weights.items():
+        assert torch.equal(value, others[name]), name
