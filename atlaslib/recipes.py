@@ -84,6 +84,9 @@ class Recipe:
     )
     split_seed: Seed = setting(0, "of the split; our choice")
     held_out: Part = setting(0.15, "share of subjects (scans) to validate on, and as many to test")
+    folds: Annotated[int, Ge(2), Le(100)] | None = setting(
+        None, "of subjects, of which number split_seed is tested; none: one random split"
+    )
     window: bool = setting(False, "crop slices to the 184 x 152 pixels around the brain")
     downsample: Annotated[int, Ge(1), Le(16)] = setting(1, "factor by which sizes are reduced")
     flip: bool = setting(False, "mirror half of the training slices left to right; our choice")
@@ -127,6 +130,8 @@ class Recipe:
                 raise ValueError(text) from None
             # where a float is expected, 1 becomes 1.0 and -0.0 becomes 0.0
             object.__setattr__(self, name, value + 0.0 if type(value) is float else value)
+        if self.folds and (self.split != "subject" or self.split_seed >= self.folds):
+            raise ValueError("folds: needs split 'subject' and a split_seed below it, the fold")
 
     def model_options(self) -> dict[str, int | float | str | tuple[int, int]]:
         """The options that this recipe passes to :func:`atlaslib.build_model`."""

@@ -64,7 +64,7 @@ MUTATIONS = {
         "cohort", "data/slices.py", "PERCENTILES = (1.0, 99.0)", "PERCENTILES = (2.0, 98.0)",
     ),
     "borders between tissues": (
-        "cohort", "synthetic/head.py", "np.float32(-2.2)", "np.float32(-2.0)",
+        "cohort", "synthetic/head.py", "np.float32(2.2)", "np.float32(2.0)",
     ),
     "outline of a rater": (
         "cohort", "synthetic/raters.py", "WAVES = 1.25", "WAVES = 1.0",

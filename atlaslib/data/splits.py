@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from atlaslib.data.cohort import Cohort
-from atlaslib.data.slices import GRID
+from atlaslib.data.slices import GRID, SliceDataset
+from atlaslib.files import DataError
 from atlaslib.recipes import Recipe
 
 #: The parts of a split.
@@ -21,11 +22,56 @@ TRAIN, VALIDATION, TEST = range(3)
 _BY_SLICE = {"slice": (0.7, 0.15, 0.15), "slice inverted": (0.3, 0.35, 0.35)}
 
 
+def make_folds(cohort: Cohort, count: int) -> list[Cohort]:
+    """Divide the labelled scans into folds by subject, balanced by the volume of their lesions.
+
+    Of every `count` subjects that follow one another in lesion volume, each goes to another fold,
+    at random but always the same.
+
+    Returns
+    -------
+    list of Cohort
+        The scans to test with each fold: disjoint, and together all of them.
+
+    Raises
+    ------
+    DataError
+        If there are fewer subjects than folds.
+    """
+    cohort = cohort.labelled
+    if len(cohort.subjects) < count:
+        text = f"{count} folds need as many subjects, found {len(cohort.subjects)}"
+        raise DataError(f"{cohort.root}: {text}")
+    table = SliceDataset(cohort, progress=False).table
+    volumes = table.groupby("subject").lesion_pixels.sum().sort_index()  # whatever the scans' order
+    by_volume = volumes.sort_values(kind="stable").index
+    generator = np.random.default_rng(0)
+    fold_of = {}
+    for start in range(0, len(by_volume), count):
+        block = by_volume[start : start + count]
+        fold_of |= dict(zip(block, generator.permutation(count), strict=False))
+    return [
+        cohort.only([scan for scan in cohort if fold_of[scan.subject] == fold])
+        for fold in range(count)
+    ]
+
+
+def _without(cohort: Cohort, other: Cohort) -> Cohort:
+    """The scans of a cohort of whose subjects another one has none."""
+    left_out = set(other.subjects)
+    return cohort.only([scan for scan in cohort if scan.subject not in left_out])
+
+
 def split_cohort(cohort: Cohort, recipe: Recipe) -> tuple[Cohort, Cohort, Cohort]:
     """The scans for training, validation and test; by slice, each part has all of them."""
     if recipe.split in _BY_SLICE:
         return (cohort.labelled,) * 3
     held_out = recipe.held_out
+    if recipe.folds is not None:
+        test = make_folds(cohort, recipe.folds)[recipe.split_seed]
+        rest = _without(cohort.labelled, test)
+        validation = rest.split((1 - 2 * held_out, held_out, held_out))[1]
+        return _without(rest, validation), validation, test
     fractions = (1 - 2 * held_out, held_out, held_out)
     return cohort.split(fractions, seed=recipe.split_seed, by=recipe.split)
 

@@ -26,7 +26,10 @@ LEVELS = {  # darkest and brightest intensity of each part; white matter is at a
     SOFT: (36, 78),
     FLUID: (8, 24),
 }
-# part, centre and half-axes of an ellipsoid in mm; each at both sides, and over those before it
+_VAULT = 20  # mm from the brain within which its layers end, but for the muscle of the temples
+_MUSCLE = (0.4, 1.3)  # thinnest and thickest, as a share of the usual
+# part, centre and half-axes of an ellipsoid in mm; those off the midline are mirrored, and later
+# ones overwrite earlier ones
 _PARTS = (
     (FAT, (48, 45, -66), (16, 20, 14)),  # cheek
     (MUSCLE, (56, 15, -40), (11, 22, 24)),  # temporal muscle
@@ -71,13 +74,15 @@ _PARTS = (
 
 @lru_cache(maxsize=1)
 def parts() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Of the whole grid: the part at each voxel, 0 in air and brain; and the muscle of the temples.
+    """The part at each voxel of the grid, 0 in air and brain; and the muscle of the temples.
 
-    The second is the thickness of a muscle between skull and fat of the vault, in quarter mm.
+    The second is the thickness of the muscle between skull and fat of the vault, in quarter mm.
     """
     x, y, z = anatomy.mni_coordinates()
     shell = anatomy.template().shell
-    part = np.where(shell < 60, np.uint8(LAYERS), np.uint8(AIR))
+    bulge = ((np.abs(x) - 62) / 16) ** 2 + ((y - 12) / 38) ** 2 + ((z - 2) / 34) ** 2
+    temple = np.where(np.abs(x) > 40, 36 * np.clip(1 - bulge, 0, 1), 0)
+    part = np.where(shell < 4 * _VAULT + _MUSCLE[1] * temple, np.uint8(LAYERS), np.uint8(AIR))
     below = np.broadcast_to(z < -20 + 0.22 * (y - 40) * (y < 40), SHAPE) & (shell > 10)
     face = ((x / 72) ** 2 + ((y - 30) / 66) ** 2 + ((z + 40) / 75) ** 2) ** 0.5
     nape = ((x / 70) ** 2 + ((y + 30) / 76) ** 2 + ((z + 62) / 70) ** 2) ** 0.5
@@ -89,9 +94,7 @@ def parts() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             middle = (side * centre[0], centre[1], centre[2])
             box, inside = _ellipsoid(middle, axes)
             part[box][inside & (shell[box] > 4)] = code
-    part[shell == 0] = AIR  # the brain itself
-    bulge = ((np.abs(x) - 62) / 16) ** 2 + ((y - 12) / 38) ** 2 + ((z - 2) / 34) ** 2
-    temple = np.where(np.abs(x) > 40, 36 * np.clip(1 - bulge, 0, 1), 0)
+    part[anatomy.template().region != anatomy.OUTSIDE] = AIR  # the brain itself
     return part, np.broadcast_to(temple, SHAPE).astype(np.uint8)
 
 
@@ -139,7 +142,7 @@ def surroundings(
     layered = np.flatnonzero(codes == LAYERS)
     skull, table = _layers(rng, levels, fluid, atrophy)
     outward = anatomy.template().shell.ravel()[places[layered]].astype(np.int16)
-    muscle = (temple.ravel()[places[layered]] * rng.uniform(0.4, 1.3)).astype(np.int16)
+    muscle = (temple.ravel()[places[layered]] * rng.uniform(*_MUSCLE)).astype(np.int16)
     beyond = outward > skull
     shown = table[np.where(beyond, np.maximum(outward - muscle, skull), outward)]
     shown[beyond & (outward <= skull + muscle)] = levels[MUSCLE]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, special
 
 from atlaslib.synthetic import face
 from atlaslib.synthetic.anatomy import (
@@ -96,7 +96,7 @@ def _below_surface(fluid: Float, region: NDArray[np.uint8]) -> Float:
 
 def _share(odds: Float) -> Float:
     """Log odds to a share of 0 to 1, with a border that is sharp as in one person."""
-    return np.asarray(1 / (1 + np.exp(np.float32(-2.2) * odds)), dtype=np.float32)
+    return np.asarray(special.expit(np.float32(2.2) * odds))
 
 
 def _tiled(rng: np.random.Generator, feature: int) -> Float:

@@ -32,7 +32,7 @@ def test_a_head_has_the_intensities_of_its_tissues(heads):
     assert head[98, 10:40, 100].max() > 80  # scalp
 
 
-def test_the_borders_of_tissue_are_sharp_and_ones_own(heads):
+def test_the_borders_of_tissue_are_sharp_and_differ_between_people(heads):
     """The template, a mean of many people, has a quarter of its cortex between two tissues."""
     cortex = anatomy.template().region == anatomy.CORTEX
     shares = (heads["young"][cortex] - TISSUE.fluid) / (TISSUE.white - TISSUE.fluid)
@@ -85,6 +85,21 @@ def test_what_is_removed_of_a_head_is_gone_and_the_rest_is_not(heads, seed):
     assert (clean[maps.depth > 4] > 0).mean() > 0.999
     assert (rough > 0)[brain].mean() > 0.85
     assert not rough[outward > 20].any()
+
+
+def test_fluid_fills_what_the_skull_encloses_besides_the_brain(heads):
+    maps = anatomy.template()
+    enclosed = (maps.shell == 0) & (maps.region == anatomy.OUTSIDE)  # cisterns and fissures
+    assert enclosed.sum() > 10_000
+    np.testing.assert_allclose(heads["young"][enclosed], TISSUE.fluid, atol=5)
+
+
+def test_nearly_every_head_has_its_whole_scalp():
+    reach = 4 * face._VAULT
+    levels = np.full(12, 50, np.float32)
+    ends = [face._layers(np.random.default_rng(seed), levels, 15, 0.5)[1][reach] == 0
+            for seed in range(200)]  # fmt: skip
+    assert np.mean(ends) > 0.95
 
 
 def test_a_face_has_dark_eyes_in_bright_fat_and_hollow_sinuses():
