@@ -29,8 +29,8 @@ book: $(VENV)/book.stamp ## set up, make the data, run the chapters, render _bui
 test: $(VENV)/test.stamp ## set up and run every check: style, types, imports, tests, notebooks, wheel
 	@$(TIMED); $(MAKE) --no-print-directory lint unit notebooks && took "Every check passed in"
 
-claims: $(VENV)/test.stamp ## re-test every claim of the paper, with five seeds (hours; resumes where it stopped)
-	@$(RUN) -m atlaslib claims --profile "$$PROFILE" --data "$$DATA" $(if $(DATA),,--out data/results/claims)
+claims: $(VENV)/test.stamp ## run the trainings of data/results/protocol.md that are missing (hours)
+	@$(RUN) -m atlaslib claims --profile "$$PROFILE" --data "$$DATA" $(if $(DATA),,--out data/results)
 
 lint: $(VENV)/test.stamp ## style, types and the import rule
 	@echo "== ruff"; $(RUN) -m ruff check .

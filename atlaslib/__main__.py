@@ -121,10 +121,7 @@ def _parser() -> argparse.ArgumentParser:
 
     claims = commands.add_parser("claims", help="re-test every claim of the paper; resumable")
     _add_cohort(claims)
-    claims.add_argument(
-        "--seeds", type=_positive, default=5, metavar="K", help="training runs per arm"
-    )
-    claims.add_argument("--out", type=Path, metavar="DIR", help="where to write the tables")
+    claims.add_argument("--out", type=Path, metavar="DIR", help="where the tables are")
     claims.set_defaults(run=_claims)
 
     study = commands.add_parser("study", help="search the ResNet's units and last layer; resumable")
@@ -252,19 +249,16 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _claims(options: argparse.Namespace) -> None:
-    from atlaslib.paper import experiments
+    from atlaslib.paper import protocol, sweep
     from atlaslib.paper.claims import verdicts
 
-    folder = options.out or atlaslib.home() / "claims"
-    make_folder(folder)
-    cohort = atlaslib.open_cohort(options.data, options.profile)
-    experiments.run_all(cohort, options.profile, options.seeds)
-    results = experiments.gather(cohort, options.profile, options.seeds)
-    experiments.save(results, folder)
-    print(f"{cohort.source}, {options.profile} profile, {options.seeds} seeds")
+    folder = (options.out or atlaslib.home() / "results") / options.profile
+    sweep.run_all(options.profile, folder, Path(options.data) if options.data else None)
+    scans = sweep.read_table(folder, "scans")
+    effects = protocol.effects(scans[scans.people.isin(["known", "fold"])])
     shown = ["claim", "verdict", "effect", "statement"]
-    print(verdicts(results.effects())[shown].to_string(index=False))
-    print(f"tables written to {folder}")
+    print(verdicts(effects, protocol.CLAIMS)[shown].to_string(index=False))
+    print(f"tables in {folder}")
 
 
 def _study(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from atlaslib.files import one_line
 from atlaslib.models import build_model
@@ -74,3 +75,12 @@ def signature(network: nn.Module, recipe: Recipe) -> list[float]:
     with torch.inference_mode():
         logits = checked_logits(network.eval(), noise).double()
     return [logits.mean().item(), logits.std().item()]
+
+
+def forward_gflop(chosen: Recipe) -> float:
+    """Operations to segment one slice, in GFLOP (10^9); a multiply-add counts as two."""
+    model = build_model(chosen.model, **chosen.model_options()).eval()
+    x = torch.zeros(1, 1 + 2 * chosen.context_slices, *chosen.input_size())
+    with FlopCounterMode(display=False) as counter:
+        model(x)
+    return counter.get_total_flops() * (2 if chosen.flip_tta else 1) / 1e9

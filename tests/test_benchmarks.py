@@ -19,7 +19,7 @@ import atlaslib
 from atlaslib.data.cohort import EXACT
 from atlaslib.data.volumes import GRID, read_scan
 from atlaslib.evaluation.pretrained import model_card
-from atlaslib.paper.experiments import forward_gflop
+from atlaslib.networks import forward_gflop
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 DEPTH = GRID[2]

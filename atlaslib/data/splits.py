@@ -46,7 +46,7 @@ def make_folds(cohort: Cohort, count: int) -> list[Cohort]:
     volumes = table.groupby("subject").lesion_pixels.sum().sort_index()  # whatever the scans' order
     by_volume = volumes.sort_values(kind="stable").index
     generator = np.random.default_rng(0)
-    fold_of = {}
+    fold_of: dict[str, int] = {}
     for start in range(0, len(by_volume), count):
         block = by_volume[start : start + count]
         fold_of |= dict(zip(block, generator.permutation(count), strict=False))

@@ -243,13 +243,14 @@ def walk(scans: pd.DataFrame, steps: Sequence[tuple[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["change", "arm", "dice", "value", "low", "high"])
 
 
-def verdicts(effects: Mapping[str, Effect]) -> pd.DataFrame:
+def verdicts(effects: Mapping[str, Effect], claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     """One row per claim: what it says, the verdict, the effect, and the rule.
 
     Parameters
     ----------
     effects : mapping from a claim's key to its Effect
         Claims without an effect are shown as not yet tested.
+    claims : sequence of Claim
 
     Returns
     -------
@@ -258,7 +259,7 @@ def verdicts(effects: Mapping[str, Effect]) -> pd.DataFrame:
         subjects, seeds, rule, comparison, margin.
     """
     rows = []
-    for claim in CLAIMS:
+    for claim in claims:
         effect = effects.get(claim.key)
         numbers = effect if effect is not None else Effect(np.nan, np.nan, np.nan)
         text = {"claim": claim.key, "statement": claim.statement, "verdict": claim.verdict(effect)}

@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atlaslib import SliceDataset, evaluate, recipe, train
-from atlaslib.data.splits import TEST, TRAIN, VALIDATION, slices_of_part, split_cohort
+from atlaslib import DataError, SliceDataset, evaluate, recipe, train
+from atlaslib.data.splits import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    make_folds,
+    slices_of_part,
+    split_cohort,
+)
 from atlaslib.training.batches import epoch_order
 
 
@@ -40,6 +47,30 @@ def test_sessions_stay_together_by_subject_but_not_by_scan(cohort):
 
     assert apart("subject") == 0
     assert apart("scan") > 0
+
+
+def test_folds_test_everybody_once_and_share_large_and_small_lesions(cohort, table):
+    tested = []
+    for fold in range(3):
+        chosen = recipe("baseline", "smoke", folds=3, split_seed=fold)
+        parts = [set(part.subjects) for part in split_cohort(cohort, chosen)]
+        assert set.union(*parts) == set(cohort.subjects)
+        assert sum(map(len, parts)) == len(cohort.subjects)
+        assert all(parts)
+        tested.append(parts[TEST])
+    assert sum(map(len, tested)) == len(set.union(*tested)) == len(cohort.subjects)
+    volumes = table.groupby("subject").lesion_pixels.sum()
+    largest = volumes.nlargest(7).index[1:]  # blocks of three, from the smallest on
+    for block in (largest[:3], largest[3:]):
+        assert sorted(len(part & set(block)) for part in tested) == [1, 1, 1]
+
+
+def test_folds_need_enough_subjects_and_a_number_among_them(cohort):
+    with pytest.raises(DataError, match="20 folds need as many subjects, found 7"):
+        make_folds(cohort, 20)
+    for wrong in ({"split_seed": 3}, {"split": "scan"}):
+        with pytest.raises(ValueError, match="folds: needs split 'subject'"):
+            recipe("baseline", "smoke", folds=3, **wrong)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
+from atlaslib.networks import forward_gflop
 from atlaslib.paper import claims
 from atlaslib.paper.arms import WALK, WALK_BACK, arms
-from atlaslib.paper.experiments import forward_gflop
 from atlaslib.recipes import PROFILES
 
 

@@ -1,0 +1,128 @@
+"""Intervals of means over trainings and people, as the protocol says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+
+class Interval(NamedTuple):
+    """A mean and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean_interval(table: pd.DataFrame, column: str, level: float = 0.95) -> Interval:
+    """The mean over seeds and people, with the interval that the design asks for.
+
+    Two scans of a person count as their mean. If every seed tests the same people, seeds and
+    people are crossed random effects; if every person is tested with one seed only, the seeds are
+    folds.
+
+    Parameters
+    ----------
+    table : DataFrame
+        seed, subject and `column`: one row per scan and seed.
+    column : str
+    level : float
+        Of confidence.
+
+    Raises
+    ------
+    ValueError
+        If the people of the seeds overlap in part, or a value is missing.
+    """
+    cells = table.groupby(["seed", "subject"])[column].mean().unstack()
+    if min(cells.shape) < 2:
+        raise ValueError("an interval over seeds and people needs two of either")
+    if not cells.isna().any(axis=None):
+        return crossed(cells.to_numpy(), level)
+    if (cells.notna().sum() == 1).all() and table[column].notna().all():
+        return folds(cells.mean(axis=1).to_numpy(), level)
+    raise ValueError("neither does every seed test all people, nor is every person tested once")
+
+
+def contrast(
+    scans: pd.DataFrame,
+    weights: Mapping[str, float],
+    column: str = "dice",
+    level: float = 0.95,
+    relative_to: str | None = None,
+) -> Interval:
+    """A weighted sum of arms, person by person, over the seeds that all of them have.
+
+    Parameters
+    ----------
+    scans : DataFrame
+        arm, seed, subject and `column`: one row per scan and training.
+    weights : mapping from an arm to its weight
+        ``{"baseline": 1, "resnet": -1}`` is a difference.
+    column : str
+    level : float
+    relative_to : str, optional
+        Divide by the mean of this arm.
+
+    Raises
+    ------
+    ValueError
+        If the arms have no seed in common or were tested on different people.
+    """
+    parts = scans[scans.arm.isin(weights)]
+    cells = parts.groupby(["arm", "seed", "subject"])[column].mean().unstack("arm")
+    by_seed = cells.notna().groupby("seed").any().reindex(columns=list(weights), fill_value=False)
+    cells = cells[cells.index.get_level_values("seed").isin(by_seed.index[by_seed.all(axis=1)])]
+    if cells.empty:
+        raise ValueError(f"no seed has all of the arms {', '.join(weights)}")
+    if cells.isna().any(axis=None):
+        raise ValueError(f"{', '.join(weights)}: not tested on the same people")
+    scale = 1.0 if relative_to is None else float(cells[relative_to].mean())
+    total = (cells * pd.Series(weights)).sum(axis=1) / scale
+    return mean_interval(total.rename("value").reset_index(), "value", level)
+
+
+def crossed(values: NDArray[np.floating], level: float = 0.95) -> Interval:
+    """Mean over seeds and people, two crossed random effects; Satterthwaite's degrees of freedom.
+
+    Parameters
+    ----------
+    values : (seeds, people)
+        At least two of either.
+    level : float
+    """
+    seeds, people = values.shape
+    mean = values.mean()
+    by_seed, by_person = values.mean(1) - mean, values.mean(0) - mean
+    rest = values - mean - by_seed[:, None] - by_person
+    free = np.array([seeds - 1, people - 1, (seeds - 1) * (people - 1)])
+    squares = [people * np.sum(by_seed**2), seeds * np.sum(by_person**2), np.sum(rest**2)]
+    of_seeds, of_people, of_rest = squares / free
+    # an estimated variance of seeds or of people below zero counts as zero
+    parts = np.array([max(of_seeds, of_rest), max(of_people, of_rest), -of_rest])
+    total = parts.sum()
+    if not total > 0:  # all values are equal
+        return Interval(float(mean), float(mean), float(mean))
+    half = stats.t.ppf((1 + level) / 2, total**2 / np.sum(parts**2 / free))
+    half *= np.sqrt(total / (seeds * people))
+    return Interval(float(mean), float(mean - half), float(mean + half))
+
+
+def folds(means: NDArray[np.floating], level: float = 0.95) -> Interval:
+    """Mean of the folds' means by Nadeau and Bengio (2003), who allow for shared training people.
+
+    Parameters
+    ----------
+    means : (folds,)
+    level : float
+    """
+    count = len(means)
+    variance = means.var(ddof=1) * (1 / count + 1 / (count - 1))
+    half = stats.t.ppf((1 + level) / 2, count - 1) * np.sqrt(variance)
+    mean = float(means.mean())
+    return Interval(mean, float(mean - half), float(mean + half))

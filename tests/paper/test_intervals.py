@@ -1,0 +1,100 @@
+"""Intervals agree with closed forms and hold what they promise, in simulated experiments."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from atlaslib.paper.intervals import contrast, crossed, folds, mean_interval
+
+
+@pytest.mark.parametrize("seeds", [6, 12])
+@pytest.mark.parametrize(
+    ("of_seeds", "of_people", "rest"), [(0.02, 0.1, 0.05), (0.05, 0.1, 0.1), (0.0, 0.1, 0.1)]
+)
+def test_95_percent_intervals_hold_the_truth_in_93_to_97_percent(seeds, of_seeds, of_people, rest):
+    """Standard deviations of the Dice: of seeds, of 100 people, of their remainder."""
+    rng, held, trials, truth = np.random.default_rng(0), 0, 2000, 0.1
+    for _ in range(trials):
+        values = truth + rng.normal(0, of_seeds, (seeds, 1)) + rng.normal(0, of_people, 100)
+        interval = crossed(values + rng.normal(0, rest, (seeds, 100)))
+        held += interval.low < truth < interval.high
+    assert 0.93 <= held / trials <= 0.97
+
+
+def test_with_people_alone_differing_the_interval_is_students():
+    people = np.random.default_rng(1).normal(0.3, 0.1, 40)
+    found = crossed(np.tile(people, (6, 1)))
+    oracle = stats.ttest_1samp(people, 0).confidence_interval(0.95)
+    assert found == pytest.approx((people.mean(), oracle.low, oracle.high))
+
+
+def test_with_seeds_alone_differing_the_interval_is_students():
+    seeds = np.random.default_rng(1).normal(0.3, 0.1, 6)
+    found = crossed(np.tile(seeds[:, None], (1, 40)), level=0.983)
+    oracle = stats.ttest_1samp(seeds, 0).confidence_interval(0.983)
+    assert found == pytest.approx((seeds.mean(), oracle.low, oracle.high))
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert crossed(np.full((6, 10), 0.25)) == (0.25, 0.25, 0.25)
+
+
+def test_folds_are_wider_than_independent_means():
+    """By Nadeau and Bengio the variance of 6 folds' mean is 2.2 times that of independent ones."""
+    means = np.random.default_rng(2).normal(0.3, 0.1, 6)
+    found = folds(means)
+    oracle = stats.ttest_1samp(means, 0).confidence_interval(0.95)
+    ratio = (found.high - found.low) / (oracle.high - oracle.low)
+    assert ratio == pytest.approx((6 * (1 / 6 + 1 / 5)) ** 0.5)
+
+
+def scores(values: np.ndarray, arm: str = "a", first_seed: int = 0) -> pd.DataFrame:
+    """A table of scans from Dice values (seeds, people)."""
+    rows = [
+        {"arm": arm, "seed": first_seed + seed, "subject": f"s{person}", "dice": value}
+        for (seed, person), value in np.ndenumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_design_is_recognised():
+    values = np.random.default_rng(3).random((4, 6))
+    assert mean_interval(scores(values), "dice") == crossed(values)
+    own = scores(values)
+    own["subject"] = own.seed.astype(str) + own.subject
+    assert mean_interval(own, "dice") == folds(values.mean(1))
+    with pytest.raises(ValueError, match="neither does every seed"):
+        mean_interval(scores(values).iloc[:-1], "dice")
+    with pytest.raises(ValueError, match="two of either"):
+        mean_interval(scores(values[:1]), "dice")
+
+
+def test_two_scans_of_a_person_count_as_their_mean():
+    table = scores(np.array([[0.2, 0.4], [0.2, 0.4]]))
+    again = pd.concat([table, table[table.subject == "s0"].assign(dice=0.4)])
+    assert mean_interval(again, "dice").value == pytest.approx(0.35)
+
+
+def test_a_contrast_is_taken_person_by_person_over_common_seeds():
+    rng = np.random.default_rng(4)
+    hard = rng.random((6, 20))
+    noise = rng.normal(0, 0.01, (6, 20))
+    table = pd.concat([scores(hard, "a"), scores((hard - 0.1 + noise)[:4], "b")])
+    found = contrast(table, {"a": 1, "b": -1})
+    assert found == pytest.approx(crossed((0.1 - noise)[:4]))
+    share = contrast(table, {"a": 1, "b": -1}, relative_to="b")
+    assert share.value == pytest.approx(found.value / (hard - 0.1 + noise)[:4].mean())
+
+
+def test_contrasts_of_what_cannot_be_compared_are_refused():
+    values = np.full((2, 3), 0.5)
+    table = pd.concat([scores(values, "a"), scores(values[:, :2], "b"), scores(values, "c", 5)])
+    with pytest.raises(ValueError, match="not tested on the same people"):
+        contrast(table, {"a": 1, "b": -1})
+    with pytest.raises(ValueError, match="no seed has all of the arms a, c"):
+        contrast(table, {"a": 1, "c": -1})
+    with pytest.raises(ValueError, match="no seed has all of the arms a, d"):
+        contrast(table, {"a": 1, "d": -1})
