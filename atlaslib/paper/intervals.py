@@ -122,7 +122,21 @@ def folds(means: NDArray[np.floating], level: float = 0.95) -> Interval:
     level : float
     """
     count = len(means)
-    variance = means.var(ddof=1) * (1 / count + 1 / (count - 1))
-    half = stats.t.ppf((1 + level) / 2, count - 1) * np.sqrt(variance)
+    return _students(means, 1 / count + 1 / (count - 1), level)
+
+
+def independent(means: NDArray[np.floating], level: float = 0.95) -> Interval:
+    """Mean of values that share neither training nor people; Student's interval.
+
+    Parameters
+    ----------
+    means : (n,)
+    level : float
+    """
+    return _students(means, 1 / len(means), level)
+
+
+def _students(means: NDArray[np.floating], factor: float, level: float) -> Interval:
+    half = stats.t.ppf((1 + level) / 2, len(means) - 1) * np.sqrt(means.var(ddof=1) * factor)
     mean = float(means.mean())
     return Interval(mean, float(mean - half), float(mean + half))
