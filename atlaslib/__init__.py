@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from atlaslib.data.releases import load_cohort
     from atlaslib.data.slices import SliceDataset
     from atlaslib.evaluation.inference import predict
+    from atlaslib.evaluation.intervals import compare
     from atlaslib.evaluation.metrics import dice
     from atlaslib.evaluation.predictor import Predictor
     from atlaslib.evaluation.pretrained import load_pretrained
@@ -30,6 +31,7 @@ _PUBLIC = {
     "data.releases": ("load_cohort",),
     "data.slices": ("SliceDataset",),
     "evaluation.inference": ("predict",),
+    "evaluation.intervals": ("compare",),
     "evaluation.metrics": ("dice",),
     "evaluation.predictor": ("Predictor",),
     "evaluation.pretrained": ("load_pretrained",),
@@ -52,6 +54,7 @@ __all__ = [
     "Scan",
     "SliceDataset",
     "build_model",
+    "compare",
     "dice",
     "evaluate",
     "home",

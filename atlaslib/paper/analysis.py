@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from atlaslib.paper.intervals import Interval, contrast, independent
+from atlaslib.evaluation.intervals import Interval, contrast, independent
 from atlaslib.paper.protocol import COLLAPSED, DECODERS, ENCODERS, cell
 
 

@@ -8,33 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from atlaslib.evaluation.intervals import FEWEST, Effect
 from atlaslib.evaluation.metrics import bootstrap_mean
 
-FEWEST = 8  # subjects: a bootstrap over fewer says nothing
 SEEDS = 5  # from this many on, a verdict is more than a hint
 _WORDS = {True: ("confirmed", "refuted"), False: ("points to yes", "points to no")}
-
-
-class Effect(NamedTuple):
-    """A measured quantity with its interval."""
-
-    value: float
-    low: float
-    high: float
-    subjects: int | None = None  # how many were resampled; None: no model was scored
-    seeds: int = 1  # trainings of each arm, or repeated measurements; resampled as well
-
-    def __str__(self) -> str:
-        """As tables show it: ``0.120 [0.051, 0.190]``; a single measurement has no interval."""
-        if self.subjects is None and self.seeds == 1:
-            return f"{self.value:.2f}"
-        text = f"{self.value:.3f} [{self.low:.3f},\N{NO-BREAK SPACE}{self.high:.3f}]"
-        return text.replace("-", "\N{MINUS SIGN}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from atlaslib.evaluation.intervals import Effect, contrast
 from atlaslib.files import file_digest, shipped
-from atlaslib.paper.claims import Claim, Effect
-from atlaslib.paper.intervals import contrast
+from atlaslib.paper.claims import Claim
 from atlaslib.recipes import Recipe, Value, recipe
 
 MARGIN = 0.02  # in Dice: a length whose arms are all this close to the longest is long enough

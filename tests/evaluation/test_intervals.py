@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from atlaslib.paper.intervals import contrast, crossed, folds, mean_interval
+from atlaslib.evaluation.intervals import (
+    FEWEST,
+    compare,
+    contrast,
+    crossed,
+    folds,
+    mean_interval,
+)
 
 
 @pytest.mark.parametrize("seeds", [6, 12])
@@ -98,3 +105,40 @@ def test_contrasts_of_what_cannot_be_compared_are_refused():
         contrast(table, {"a": 1, "c": -1})
     with pytest.raises(ValueError, match="no seed has all of the arms a, d"):
         contrast(table, {"a": 1, "d": -1})
+
+
+def table(dice: np.ndarray, **more: object) -> pd.DataFrame:
+    subjects = [f"s{number}" for number in range(len(dice))]
+    return pd.DataFrame({"subject": subjects, "session": "t01", "dice": dice, **more})
+
+
+def test_two_networks_are_compared_scan_by_scan():
+    rng = np.random.default_rng(5)
+    first, second = rng.random(25), rng.random(25)
+    found = compare(table(first), table(second).iloc[::-1])
+    oracle = stats.bootstrap(
+        (first - second,), np.mean, n_resamples=5000, method="percentile", rng=rng
+    ).confidence_interval
+    assert found.value == pytest.approx(np.mean(first - second))
+    assert found[1:3] == pytest.approx((oracle.low, oracle.high), abs=0.02)
+    assert (found.subjects, found.seeds) == (25, 1)
+    share = compare(table(first), table(second), relative=True)
+    assert share.value == pytest.approx(found.value / second.mean())
+
+
+def test_several_trainings_are_compared_by_seeds_and_people():
+    rng = np.random.default_rng(6)
+    values = rng.random((6, 20))
+    first = pd.concat([table(row, seed=seed) for seed, row in enumerate(values)])
+    found = compare(first, first.assign(dice=0.0), level=0.9)
+    assert found[:3] == pytest.approx(crossed(values, 0.9))
+    assert (found.subjects, found.seeds) == (20, 6)
+
+
+def test_few_subjects_have_no_interval_and_other_scans_are_refused():
+    few = table(np.linspace(0, 1, FEWEST - 1))
+    found = compare(few, few.assign(dice=0.0))
+    assert found.value == pytest.approx(0.5)
+    assert np.isnan([found.low, found.high]).all()
+    with pytest.raises(ValueError, match="7 and 6 scans, of which 6 match"):
+        compare(few, few.iloc[1:])

@@ -1,4 +1,4 @@
-"""Intervals of means over trainings and people, as the protocol says."""
+"""Intervals of means over trainings and people, and of differences between two networks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from atlaslib.evaluation.metrics import bootstrap_mean
+
+FEWEST = 8  # subjects: an interval over fewer says nothing
+
 
 class Interval(NamedTuple):
     """A mean and its confidence interval."""
@@ -17,6 +21,71 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+class Effect(NamedTuple):
+    """A measured quantity with its interval."""
+
+    value: float
+    low: float
+    high: float
+    subjects: int | None = None  # how many were resampled; None: no model was scored
+    seeds: int = 1  # trainings of each arm, or repeated measurements; resampled as well
+
+    def __str__(self) -> str:
+        """As tables show it: ``0.120 [0.051, 0.190]``; a single measurement has no interval."""
+        if self.subjects is None and self.seeds == 1:
+            return f"{self.value:.2f}"
+        text = f"{self.value:.3f} [{self.low:.3f},\N{NO-BREAK SPACE}{self.high:.3f}]"
+        return text.replace("-", "\N{MINUS SIGN}")
+
+
+def compare(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    column: str = "dice",
+    relative: bool = False,
+    level: float = 0.95,
+) -> Effect:
+    """Mean of first minus second over the same scans, with its interval.
+
+    Parameters
+    ----------
+    first, second : DataFrame
+        From :func:`atlaslib.evaluate` on the same scans; or several such tables, concatenated,
+        with a column seed that tells the trainings (or folds) apart and has the same values in
+        both.
+    column : str
+    relative : bool
+        Divide by the mean of `second`.
+    level : float
+        Of confidence.
+
+    Returns
+    -------
+    Effect
+        Without seeds the interval is a bootstrap over subjects; with seeds it is that of
+        :func:`mean_interval`. With fewer than eight subjects its bounds are NaN.
+
+    Raises
+    ------
+    ValueError
+        If the tables do not hold the same scans.
+    """
+    keys = ["subject", "session"] + ["seed"] * ("seed" in first)
+    pairs = first.merge(second, on=keys, suffixes=("", "_second"), validate="one_to_one")
+    if not len(pairs) == len(first) == len(second):
+        raise ValueError(f"{len(first)} and {len(second)} scans, of which {len(pairs)} match")
+    scale = float(pairs[f"{column}_second"].mean()) if relative else 1.0
+    pairs["change"] = (pairs[column] - pairs[f"{column}_second"]) / scale
+    subjects = int(pairs.subject.nunique())
+    if "seed" not in pairs:
+        found = bootstrap_mean(pairs.change, pairs.subject, level=level)
+    else:
+        found = mean_interval(pairs, "change", level)
+    if subjects < FEWEST:
+        found = (found[0], float("nan"), float("nan"))
+    return Effect(*found, subjects, int(pairs.seed.nunique()) if "seed" in pairs else 1)
 
 
 def mean_interval(table: pd.DataFrame, column: str, level: float = 0.95) -> Interval:
