@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from atlaslib.data.slices import SliceDataset
     from atlaslib.evaluation.inference import predict
     from atlaslib.evaluation.intervals import compare
+    from atlaslib.evaluation.masks import evaluate_masks
     from atlaslib.evaluation.metrics import dice
     from atlaslib.evaluation.predictor import Predictor
     from atlaslib.evaluation.pretrained import load_pretrained
@@ -32,6 +33,7 @@ _PUBLIC = {
     "data.slices": ("SliceDataset",),
     "evaluation.inference": ("predict",),
     "evaluation.intervals": ("compare",),
+    "evaluation.masks": ("evaluate_masks",),
     "evaluation.metrics": ("dice",),
     "evaluation.predictor": ("Predictor",),
     "evaluation.pretrained": ("load_pretrained",),
@@ -57,6 +59,7 @@ __all__ = [
     "compare",
     "dice",
     "evaluate",
+    "evaluate_masks",
     "home",
     "load_cohort",
     "load_pretrained",

@@ -1,0 +1,105 @@
+"""Score masks that any program wrote, one row per scan as for a network of this library."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from atlaslib.data.cohort import Cohort
+from atlaslib.data.volumes import read_mask, read_parts
+from atlaslib.evaluation.mask_scores import check_metrics, mask_scores
+from atlaslib.evaluation.metrics import dice_of
+from atlaslib.evaluation.scoring import VOXEL_ML
+from atlaslib.files import DataError, expect, user_path
+
+
+def evaluate_masks(
+    folder: str | os.PathLike[str],
+    cohort: Cohort,
+    metrics: Iterable[str] = (),
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Compare a folder of predicted masks with the true masks of a cohort.
+
+    Parameters
+    ----------
+    folder : path
+        NIfTI files, one per scan, searched with all subfolders. A file belongs to the scan whose
+        subject stands in its name, and the session too if the cohort has several of that subject:
+        ``sub-r001s001_ses-1_pred.nii.gz``. Voxels above 0 are lesion.
+    cohort : Cohort
+        In MNI space.
+    metrics : iterable of str
+        Further columns, as in :func:`atlaslib.evaluation.mask_scores.mask_scores`.
+    progress : bool
+
+    Returns
+    -------
+    DataFrame
+        One row per scan: subject, session, site, dice, volume_ml, predicted_ml, intersection_ml,
+        and the columns of the metrics.
+
+    Raises
+    ------
+    DataError
+        If a scan has no mask in the folder, or several; if a mask is unreadable or not aligned with
+        its T1; if the cohort has no true masks.
+    """
+    expect("cohort", cohort, Cohort)
+    names = [name for name in check_metrics(metrics) if name != "dice"]
+    cohort = cohort.labelled
+    if not len(cohort):
+        raise DataError(f"{cohort.root}: its scans have no lesion masks to compare with")
+    files = _masks_of(user_path(folder), cohort)
+    rows = []
+    for scan in tqdm(cohort, disable=not progress, unit="scan"):
+        t1, true = read_parts(scan)
+        found = read_mask(files[scan.name], t1).voxels > 0
+        volumes = [int(mask.sum()) for mask in (found & true, found, true)]
+        both, predicted, actual = (voxels * VOXEL_ML for voxels in volumes)
+        rows.append(
+            {
+                "subject": scan.subject,
+                "session": scan.session,
+                "site": scan.site,
+                "dice": dice_of(*volumes),
+                "volume_ml": actual,
+                "predicted_ml": predicted,
+                "intersection_ml": both,
+                **mask_scores(found, true, names),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _masks_of(folder: Path, cohort: Cohort) -> dict[str, Path]:
+    """The file of each scan, by the scan's name."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder", "missing")
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
+    ]
+    sessions = pd.Series([scan.subject for scan in cohort]).value_counts()
+    found: dict[str, Path] = {}
+    for scan in cohort:
+        parts = [scan.subject, *([scan.session] if sessions[scan.subject] > 1 else [])]
+        own = [path for path in files if all(_has(path.name, part) for part in parts)]
+        if len(own) != 1:
+            wanted = " and ".join(map(repr, parts))
+            shown = ", ".join(path.name for path in own[:3]) or "none"
+            text = f"expected one mask with {wanted} in its name, found {shown}"
+            raise DataError(f"{folder}: {text}", "missing" if not own else "ambiguous")
+        found[scan.name] = own[0]
+    return found
+
+
+def _has(name: str, part: str) -> bool:
+    """Whether a name contains a part that neither letters nor digits continue."""
+    return bool(re.search(rf"(?<![0-9A-Za-z]){re.escape(part)}(?![0-9A-Za-z])", name))
