@@ -71,6 +71,15 @@ WALKED = pd.DataFrame(
      ("deeper", "resnet", 0.3, 0.05, -0.02, 0.12)],
     columns=["change", "arm", "dice", "value", "low", "high"],
 )  # fmt: skip
+CELLS = pd.DataFrame(
+    [("6 convolutions", "U-Net", 0.4, 0.3, 0.5), ("6 convolutions", "vector", 0.1, 0.0, 0.2),
+     ("20 units", "U-Net", 0.5, 0.45, 0.55), ("20 units", "vector", 0.2, 0.1, 0.3)],
+    columns=["encoder", "decoder", "value", "low", "high"],
+)  # fmt: skip
+RANKED = pd.DataFrame(
+    {"passes": [1, 2, 3], "value": [0.1, 0.0, -0.1], "low": [0.0, -0.1, -0.2],
+     "high": [0.2, 0.1, 0.0]}
+)  # fmt: skip
 PATHS = pd.DataFrame(
     {"arm": ["plain"] * 4 + ["Dice"] * 2, "seed": [0, 0, 1, 1, 0, 0], "epoch": [1, 2] * 3,
      "validation_cross_entropy": [0.03, 0.02, 0.04, 0.02, 0.05, 0.06],
@@ -132,6 +141,8 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     ),
     "plot_peers": lambda: figures.plot_peers(PUBLISHED, HERE),
     "plot_means": lambda: figures.plot_means(MEANS),
+    "plot_factorial": lambda: figures.plot_factorial(CELLS),
+    "plot_ranking": lambda: figures.plot_ranking({"C3": RANKED, "depth": -RANKED}, 0.02),
     "plot_walk": lambda: figures.plot_walk(WALKED),
     "plot_paths": lambda: figures.plot_paths(PATHS, base_loss=0.05),
     "plot_calibration": lambda: figures.plot_calibration({"baseline": BINS}),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from atlaslib.figures.base import COLOURS, colour, panels, plain_log, short
 
@@ -34,6 +35,58 @@ def plot_means(table: pd.DataFrame, label: str = "Dice, mean over test scans") -
     axis.grid(axis="x", color="#EEEEEE")
     axis.set_axisbelow(True)
     axis.invert_yaxis()
+    return figure
+
+
+def plot_factorial(table: pd.DataFrame, label: str = "Dice") -> Figure:
+    """The cells of a factorial: a line for each encoder across the decoders, with intervals.
+
+    Parameters
+    ----------
+    table : DataFrame
+        encoder, decoder, value, low, high.
+    label : str
+        Label of the axis.
+    """
+    figure, axes = panels(1, 1, width=6.6, height=3.6)
+    axis = axes[0, 0]
+    decoders = list(dict.fromkeys(table.decoder))
+    colours = [COLOURS[name] for name in ("baseline", "synthetic", "resnet")]
+    shifts = np.linspace(-0.08, 0.08, table.encoder.nunique())  # so that intervals do not overlap
+    for number, (name, part) in enumerate(table.groupby("encoder", sort=False)):
+        rows = part.set_index("decoder").loc[decoders]
+        place = np.arange(len(decoders)) + shifts[number]
+        paint = colours[number % len(colours)]
+        axis.plot(place, rows.value, "o-", color=paint, label=str(name), lw=1.2)
+        axis.vlines(place, rows.low, rows.high, color=paint, lw=2)
+    axis.set(xticks=range(len(decoders)), xticklabels=decoders, ylabel=label)
+    axis.set_ylim(min(0, table.low.min()), None)
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def plot_ranking(tables: Mapping[str, pd.DataFrame], margin: float = 0.0) -> Figure:
+    """A difference in Dice after each pass, with its interval: from when on is it a ranking?
+
+    Parameters
+    ----------
+    tables : mapping from a name to a DataFrame
+        passes, value, low, high, as from :func:`atlaslib.paper.analysis.ranking`.
+    margin : float
+        Drawn as a dashed line.
+    """
+    figure, axes = panels(1, len(tables), width=3.4 * len(tables), height=3.0, sharey=True)
+    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
+        axis.fill_between(
+            table.passes, table.low, table.high, color=COLOURS["prediction"], alpha=0.4
+        )
+        axis.plot(table.passes, table.value, "o-", color=COLOURS["ATLAS"], ms=3, lw=1.2)
+        axis.axhline(0, color="#999999", lw=0.8)
+        axis.axhline(margin, color="#999999", lw=0.8, ls="--")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("passes")
+    axes[0, 0].set_ylabel("difference in Dice")
     return figure
 
 

@@ -14,6 +14,23 @@ def test_means_are_drawn_with_their_intervals():
     assert (low, high) == (0.2, 0.45)
 
 
+def test_a_factorial_has_a_line_for_each_encoder():
+    (axis,) = drawn("plot_factorial")
+    names = [label.get_text() for label in axis.get_xticklabels()]
+    assert names == ["U-Net", "vector"]
+    assert line(axis, "6 convolutions").get_ydata().tolist() == [0.4, 0.1]
+    assert line(axis, "20 units").get_ydata().tolist() == [0.5, 0.2]
+    (low, high) = axis.collections[1].get_segments()[0][:, 1]
+    assert (low, high) == (0.45, 0.55)
+
+
+def test_a_ranking_is_drawn_with_its_margin():
+    first, second = drawn("plot_ranking")
+    assert [first.get_title(), second.get_title()] == ["C3", "depth"]
+    assert first.get_lines()[0].get_ydata().tolist() == [0.1, 0.0, -0.1]
+    assert first.get_lines()[2].get_ydata()[0] == 0.02
+
+
 def test_each_bar_of_a_walk_starts_where_the_one_before_ends():
     (axis,) = drawn("plot_walk")
     assert tick_names(axis) == ["baseline", "narrower", "deeper", "resnet"]
