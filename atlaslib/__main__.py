@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; invalid input gives a one-line error and exit code 1 (2 for wrong usage)."""
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
+    if "paths" in options and not any(word.startswith("-") for word in unknown):
+        options.paths += map(Path, unknown)  # argparse takes none that follow an option
+        unknown = []
     if unknown:  # not shown for unpack, since one of them may be the key
         shown = "" if options.run is _unpack else f": {' '.join(unknown)}"
         parser.error(f"unrecognized arguments{shown}")
@@ -34,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, value in vars(options).items():
                 if isinstance(value, Path):
                     setattr(options, name, user_path(value))
+                elif name == "paths":
+                    options.paths = [user_path(path) for path in value]
             return options.run(options) or 0
         except KeyboardInterrupt:
             print("atlaslib: interrupted; run the same command again to resume", file=sys.stderr)
@@ -58,7 +63,8 @@ def _one_line(error: Exception, options: argparse.Namespace) -> str:
     if isinstance(error, ValueError | OSError | RuntimeError):
         return text
     text = "out of memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {text}"
-    paths = [str(value) for value in vars(options).values() if isinstance(value, Path)]
+    values = [*vars(options).values(), *getattr(options, "paths", [])]
+    paths = [str(value) for value in values if isinstance(value, Path)]
     return f"{', '.join(paths)}: {text}; ATLASLIB_DEBUG=1 shows where"
 
 
@@ -112,8 +118,12 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes")
     shown.set_defaults(run=_recipe)
 
-    evaluate = commands.add_parser("evaluate", help="compute Dice on scans that a run has not seen")
-    evaluate.add_argument("folder", metavar="RUN", type=Path)
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="compute Dice on scans that a run has not seen",
+        usage="%(prog)s (RUN | --pretrained NAME) --data DIR --csv FILE [--whole-head]",
+    )
+    _add_network(evaluate)
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR")
     evaluate.add_argument("--csv", type=Path, required=True, metavar="FILE")
     _add_whole_head(evaluate)
@@ -132,16 +142,25 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the table")
     study.set_defaults(run=_study)
 
-    predict = commands.add_parser("predict", help="predict the lesion mask of a T1 in MNI space")
-    predict.add_argument("folder", metavar="RUN", type=Path, nargs="?")
-    predict.add_argument("t1", metavar="T1.nii.gz", type=Path)
-    predict.add_argument("mask", metavar="MASK.nii.gz", type=Path)
-    predict.add_argument(
-        "--pretrained", metavar="NAME", help="a network shipped with the library, in place of RUN"
+    predict = commands.add_parser(
+        "predict",
+        help="predict the lesion mask of a T1 in MNI space",
+        usage="%(prog)s (RUN | --pretrained NAME) T1.nii.gz MASK.nii.gz [--whole-head]",
     )
+    _add_network(predict, "T1.nii.gz", "MASK.nii.gz")
     _add_whole_head(predict)
     predict.set_defaults(run=_predict)
     return parser
+
+
+def _add_network(command: argparse.ArgumentParser, *others: str) -> None:
+    """A RUN or --pretrained NAME, followed by other paths."""
+    names = ["RUN", *others]
+    command.add_argument("paths", metavar=" ".join(names), type=Path, nargs="*")
+    command.add_argument(
+        "--pretrained", metavar="NAME", help="a network shipped with the library, in place of RUN"
+    )
+    command.set_defaults(names=names)
 
 
 def _add_whole_head(command: argparse.ArgumentParser) -> None:
@@ -234,15 +253,28 @@ def _recipe(options: argparse.Namespace) -> None:
     print(describe(chosen).to_string(index=False))
 
 
+def _network(options: argparse.Namespace) -> atlaslib.Run | atlaslib.Predictor:
+    """The network that a command names; the paths that follow it are left in ``paths``."""
+    others = options.names[1:]
+    if len(options.paths) != len(others) + (options.pretrained is None):
+        expected = " ".join(["either a RUN or --pretrained NAME", *others])
+        raise ValueError(f"expected {expected}, got {len(options.paths)} paths")
+    if options.pretrained is None:
+        return atlaslib.load_run(options.paths.pop(0))
+    return atlaslib.load_pretrained(options.pretrained)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
-    run = atlaslib.load_run(options.folder)
+    network = _network(options)
     check_writable(options.csv)
-    cohort = run.unseen(atlaslib.load_cohort(options.data))
-    table = atlaslib.evaluate(run, cohort, brain_only=not options.whole_head)
+    cohort, kind = atlaslib.load_cohort(options.data).labelled, ""
+    if isinstance(network, atlaslib.Run):
+        cohort, kind = network.unseen(cohort), "unseen "
+    table = atlaslib.evaluate(network, cohort, brain_only=not options.whole_head)
     atomic_write(options.csv, lambda name: table.to_csv(name, index=False))
-    row = atlaslib.summary({run.recipe.model: table}).iloc[0]
+    row = atlaslib.summary({network.recipe.model: table}).iloc[0]
     print(
-        f"{row.scans} scans of {row.subjects} unseen subjects ({cohort.source}): Dice "
+        f"{row.scans} scans of {row.subjects} {kind}subjects ({cohort.source}): Dice "
         f"{row.dice:.3f} (95 % interval {row.low:.3f} to {row.high:.3f}), pooled "
         f"{row.pooled_dice:.3f}; one row per scan in {options.csv}"
     )
@@ -274,22 +306,17 @@ def _study(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    if (options.folder is None) == (options.pretrained is None):
-        raise ValueError("predict needs either a RUN or --pretrained NAME")
-    network: atlaslib.Run | atlaslib.Predictor
-    if options.pretrained is None:
-        network = atlaslib.load_run(options.folder)
-    else:
-        network = atlaslib.load_pretrained(options.pretrained)
-    if not options.mask.name.endswith((".nii", ".nii.gz")):
-        raise atlaslib.DataError(f"{options.mask}: the mask's name must end with .nii or .nii.gz")
-    check_writable(options.mask)
-    mask = atlaslib.predict(network, options.t1, brain_only=not options.whole_head)
+    network = _network(options)
+    t1, target = options.paths
+    if not target.name.endswith((".nii", ".nii.gz")):
+        raise atlaslib.DataError(f"{target}: the mask's name must end with .nii or .nii.gz")
+    check_writable(target)
+    mask = atlaslib.predict(network, t1, brain_only=not options.whole_head)
     content = mask.to_bytes()
-    if options.mask.suffix == ".gz":
+    if target.suffix == ".gz":
         content = gzip.compress(content, 6)
-    atomic_write(options.mask, lambda name: Path(name).write_bytes(content))
-    print(f"{options.mask}: {int((mask.dataobj[:] > 0).sum()) / 1000:.1f} mL of lesion predicted")
+    atomic_write(target, lambda name: Path(name).write_bytes(content))
+    print(f"{target}: {int((mask.dataobj[:] > 0).sum()) / 1000:.1f} mL of lesion predicted")
 
 
 if __name__ == "__main__":

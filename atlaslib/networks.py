@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from atlaslib.files import one_line
 from atlaslib.models import build_model
+from atlaslib.models.device import is_out_of_memory
 from atlaslib.recipes import Recipe
 
 #: A user's own module, of which a copy is used, or a function that makes one.
@@ -46,11 +47,13 @@ def checked_logits(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     ------
     ValueError
         If the network fails, or returns anything but real logits of this shape on this device.
+    RuntimeError
+        If it runs out of memory.
     """
     try:
         logits = network(x)
     except Exception as error:
-        if isinstance(error, RuntimeError) and "memory" in str(error):
+        if is_out_of_memory(error):
             raise
         text = f"{type(error).__name__}: {one_line(error)}"
         raise ValueError(f"model: fails on slices {tuple(x.shape)}: {text}") from error

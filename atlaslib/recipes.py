@@ -11,7 +11,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import pandas as pd
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Le, Lt
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 PROFILES = ("smoke", "quick", "paper")
@@ -29,7 +29,7 @@ Dropout = Annotated[float, Ge(0), Lt(1)]
 Groups = Annotated[int, Ge(1), Le(4)]
 Stride = Annotated[int, Ge(1), Le(2)]
 Levels = Annotated[int, Ge(2), Le(7)]
-Part = Annotated[float, Ge(0.01), Le(0.4)]
+HeldOut = Annotated[float, Ge(0.01), Le(0.4)]
 
 
 def setting(default: Value, purpose: str, unit: str = "") -> Any:
@@ -37,7 +37,7 @@ def setting(default: Value, purpose: str, unit: str = "") -> Any:
     return dataclasses.field(default=default, metadata={"purpose": purpose, "unit": unit})
 
 
-def own(purpose: str, unit: str = "") -> Any:
+def model_default(purpose: str, unit: str = "") -> Any:
     """A field whose default is the model's own."""
     return setting("default", purpose, unit)
 
@@ -62,28 +62,40 @@ class Recipe:
     seed: Seed = setting(0, "of weights, slice order and dropout; our choice")
 
     # the model
-    width: Count | Default = own("of the first convolution", "channels")
-    dropout: Dropout | Default = own("baseline: share of activations dropped (section 4.1)")
-    unit: Literal["paper", "tensorflow"] | Default = own(
+    width: Count | Default = model_default("of the first convolution", "channels")
+    dropout: Dropout | Default = model_default(
+        "baseline: share of activations dropped (section 4.1)"
+    )
+    unit: Literal["paper", "tensorflow"] | Default = model_default(
         "resnet: the unit of the paper (section 5.2) or of TensorFlow's model"
     )
-    units: Count | Default = own("resnet: residual units in all (section 5.2)")
-    groups: Groups | Default = own('resnet: groups of equal width; our reading of "20 units"')
-    fourth_stride: Stride | Default = own("resnet: stride of the fourth group; our reading")
-    vector: Count | Default = own("resnet: last encoder layer (section 5.2)", "numbers")
-    decoder: Literal["unet", "unet without skips", "map", "vector"] | Default = own(
+    units: Count | Default = model_default("resnet: residual units in all (section 5.2)")
+    groups: Groups | Default = model_default(
+        'resnet: groups of equal width; our reading of "20 units"'
+    )
+    fourth_stride: Stride | Default = model_default(
+        "resnet: stride of the fourth group; our reading"
+    )
+    vector: Count | Default = model_default("resnet: last encoder layer (section 5.2)", "numbers")
+    decoder: Literal["unet", "unet without skips", "map", "vector"] | Default = model_default(
         "baseline, resnet: from the encoder's maps to a mask"
     )
-    map_width: Count | Default = own('baseline: for decoders "map" and "vector"', "channels")
-    normalise: bool | Default = own("baseline: batch normalisation in the encoder")
-    levels: Levels | Default = own("residual_unet, dynunet: resolutions, halved each time")
+    map_width: Count | Default = model_default(
+        'baseline: for decoders "map" and "vector"', "channels"
+    )
+    normalise: bool | Default = model_default("baseline: batch normalisation in the encoder")
+    levels: Levels | Default = model_default(
+        "residual_unet, dynunet: resolutions, halved each time"
+    )
 
     # the data
     split: Literal["subject", "scan", "slice", "slice inverted"] = setting(
         "subject", "what stays together; the code split by slice"
     )
     split_seed: Seed = setting(0, "of the split; our choice")
-    held_out: Part = setting(0.15, "share of subjects (scans) to validate on, and as many to test")
+    held_out: HeldOut = setting(
+        0.15, "share of subjects (scans) to validate on, and as many to test"
+    )
     folds: Annotated[int, Ge(2), Le(100)] | None = setting(
         None, "of subjects, of which number split_seed is tested; none: one random split"
     )
@@ -132,6 +144,9 @@ class Recipe:
             object.__setattr__(self, name, value + 0.0 if type(value) is float else value)
         if self.folds and (self.split != "subject" or self.split_seed >= self.folds):
             raise ValueError("folds: needs split 'subject' and a split_seed below it, the fold")
+        if self.split.startswith("slice") and self.held_out != Recipe.held_out:
+            text = f"a split by slice has its own shares: leave it at {Recipe.held_out}"
+            raise ValueError(f"held_out: {text}")
 
     def model_options(self) -> dict[str, int | float | str | tuple[int, int]]:
         """The options that this recipe passes to :func:`atlaslib.build_model`."""
@@ -196,7 +211,7 @@ def _described(hint: Any) -> str:
     bounds = {type(limit): dataclasses.astuple(limit)[0] for limit in hint.__metadata__}
     if Ge in bounds and Le in bounds:
         return f"{plain[hint.__origin__]} from {bounds[Ge]} to {bounds[Le]}"
-    words = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below"}
+    words = {Ge: "at least", Le: "at most", Lt: "below"}
     limits = [f"{words[kind]} {limit:g}" for kind, limit in bounds.items()]
     return f"{plain[hint.__origin__]} {', '.join(limits)}"
 

@@ -44,6 +44,7 @@ ENGINE = 2
 COLUMNS = ("epoch", "loss", "validation_loss", "validation_cross_entropy", "validation_dice",
            "seconds")  # fmt: skip
 _SEALED = ("experiment.txt", "recipe.json", "history.csv", "weights.safetensors", "provenance.json")
+CHECKPOINT, PREVIOUS_CHECKPOINT = "checkpoint.pt", "checkpoint.previous.pt"
 _SEAL = "SHA256SUMS"  # written last, in the format of sha256sum: a folder that has it is finished
 
 
@@ -90,19 +91,24 @@ class Run:
         source and fingerprint of the cohort; engine version; profile; custom ("model" if the
         network is the user's own, else ""); parameters; device; processes; threads of each process
         (sums over another number are rounded differently); peak_memory_mb; seconds; packages; the
-        subjects of each part of the split.
+        subjects of each part of the split; signature (mean and standard deviation of the logits of
+        fixed noise).
+    digest : str
+        SHA-256 of the weights, when the run was read.
+    custom : torch.nn.Module or function that makes one, optional
+        The user's own network, if the run trained one; only its structure is used.
     """
 
     folder: Path
     recipe: Recipe
     history: pd.DataFrame
     provenance: dict[str, Any]
-    custom: Custom | None = None  # the user's own network; only its structure is used
-    digest: str = ""  # SHA-256 of the weights, when the run was read
+    digest: str
+    custom: Custom | None = None
 
     def model(self) -> nn.Module:
         """The trained model, in evaluation mode, on the CPU."""
-        model = new_network(self.recipe, self.custom)
+        model = new_network(self.recipe, self.custom).cpu()
         path = self.folder / "weights.safetensors"
         content = read_bytes(path)
         if hashlib.sha256(content).hexdigest() != self.digest:
@@ -115,9 +121,9 @@ class Run:
                 found = signature(model, self.recipe)
                 if not np.allclose(found, self.provenance["signature"], rtol=1e-2, atol=1e-3):
                     raise ValueError("with them, it computes other logits than when it was trained")
-        except (SafetensorError, RuntimeError, ValueError, OSError) as error:
+        except (SafetensorError, RuntimeError, ValueError) as error:
             raise DataError(f"{path}: not the weights of this run's model ({error})") from None
-        return model.cpu().eval()
+        return model.eval()
 
     def unseen(self, cohort: Cohort) -> Cohort:
         """The scans of subjects that were used neither for training nor to choose the weights.
@@ -157,29 +163,35 @@ def is_finished(folder: Path) -> bool:
 
 def seal(folder: Path) -> None:
     """Mark a run as finished, with a digest of each of its files."""
-    text = "".join(_sums(folder).values())
+    text = "".join(_lines(_digests(folder)))
     atomic_write(folder / _SEAL, lambda name: Path(name).write_text(text))
 
 
-def _sums(folder: Path) -> dict[str, str]:
-    """The line of each file of a run, as sha256sum writes it."""
-    digests = {name: hashlib.sha256(read_bytes(folder / name)).hexdigest() for name in _SEALED}
-    return {name: f"{digest}  {name}\n" for name, digest in digests.items()}
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a run."""
+    return {name: hashlib.sha256(read_bytes(folder / name)).hexdigest() for name in _SEALED}
 
 
-def _check_seal(folder: Path) -> None:
-    """Raise :class:`DataError` if a file of the run was changed since training."""
+def _lines(digests: Mapping[str, str]) -> list[str]:
+    """Digests as sha256sum writes them."""
+    return [f"{digest}  {name}\n" for name, digest in digests.items()]
+
+
+def _check_seal(folder: Path) -> dict[str, str]:
+    """The digests of a run's files; :class:`DataError` if one was changed since training."""
     sealed = read_bytes(folder / _SEAL).decode(errors="replace")
-    now = _sums(folder)
-    if not any(line in sealed for line in now.values()):
+    digests = _digests(folder)
+    lines = _lines(digests)
+    if not any(line in sealed for line in lines):
         raise DataError(f"{folder / _SEAL}: damaged; train the run again")
-    for name, line in now.items():
+    for name, line in zip(digests, lines, strict=True):
         if line not in sealed:
             raise DataError(
                 f"{folder / name}: changed since the run was finished (SHA-256 differs)"
             )
-    if sealed != "".join(now.values()):
+    if sealed != "".join(lines):
         raise DataError(f"{folder / _SEAL}: damaged; train the run again")
+    return digests
 
 
 def load_run(folder: str | os.PathLike[str], model: Custom | None = None) -> Run:
@@ -202,7 +214,7 @@ def load_run(folder: str | os.PathLike[str], model: Custom | None = None) -> Run
         raise DataError(f"{folder}: not a run; it has no recipe.json")
     if not is_finished(folder):
         raise DataError(f"{folder}: this run is not finished; train it again to resume it")
-    _check_seal(folder)
+    digests = _check_seal(folder)
     recipe = read_recipe(folder)
     try:
         provenance = checked(Provenance, json.loads((folder / "provenance.json").read_text()))
@@ -218,8 +230,7 @@ def load_run(folder: str | os.PathLike[str], model: Custom | None = None) -> Run
     if ("model" in custom) != (model is not None):
         trained = "a network of your own" if custom else f"the model {recipe.model!r}"
         raise DataError(f"{folder}: trained {trained}; load_run(folder, model) is for your own")
-    digest = _sums(folder)["weights.safetensors"].split()[0]
-    return Run(folder, recipe, history, dict(provenance), model, digest)
+    return Run(folder, recipe, history, dict(provenance), digests["weights.safetensors"], model)
 
 
 def checked(kind: type[Content], content: object) -> Content:
@@ -299,7 +310,7 @@ def create_run_folder(folder: Path, recipe: Recipe, key: str) -> None:
     """
     if not is_finished(folder):  # a finished one may be read from where nothing can be written
         make_folder(folder)
-    for name in (*_SEALED, _SEAL, "checkpoint.pt", "checkpoint.previous.pt"):
+    for name in (*_SEALED, _SEAL, CHECKPOINT, PREVIOUS_CHECKPOINT):
         if (folder / name).is_dir():
             raise DataError(f"{folder / name}: is a folder; expected a file of a run")
     key_file = folder / "experiment.txt"
@@ -313,9 +324,9 @@ def create_run_folder(folder: Path, recipe: Recipe, key: str) -> None:
         raise DataError(f"{folder}: is not empty and contains no run; choose another folder")
     if not (folder / "recipe.json").is_file():
         write_identity(folder, recipe, key)
-    elif read_recipe(folder) != recipe:
+    elif read_recipe(folder).key() != recipe.key():
         raise DataError(f"{folder / 'recipe.json'}: it is not the recipe of this run")
-    over = (folder / "provenance.json").is_file() and not (folder / "checkpoint.pt").is_file()
+    over = (folder / "provenance.json").is_file() and not (folder / CHECKPOINT).is_file()
     if over and not is_finished(folder):
         text = "was trained to its end, but its SHA256SUMS is missing; choose another folder"
         raise DataError(f"{folder}: {text}")

@@ -45,12 +45,13 @@ def test_predict_with_a_pretrained_network(cohort, tmp_path, monkeypatch, capsys
     t1, masks = str(cohort[0].t1), [str(tmp_path / f"{n}.nii") for n in range(4)]
     assert main(["predict", "--pretrained", "zero", t1, masks[0]]) == 0
     assert main(["predict", t1, masks[1], "--pretrained", "zero"]) == 0
-    assert main(["predict", str(run.folder), t1, masks[2], "--whole-head"]) == 0
+    assert main(["predict", str(run.folder), t1, "--whole-head", masks[2]]) == 0
     contents = [Path(mask).read_bytes() for mask in masks[:3]]
     assert contents[0] == contents[1] == contents[2]  # it finds nothing anywhere
     capsys.readouterr()
     (tmp_path / "weights" / "zero.json").unlink()
     for call, says in (
+        (["predict", masks[3]], "expected either a RUN or --pretrained NAME T1.nii.gz"),
         (["predict", t1, masks[3]], "either a RUN or --pretrained NAME"),
         (["predict", str(run.folder), t1, masks[3], "--pretrained", "zero"], "either a RUN or"),
         (["predict", t1, masks[3], "--pretrained", "vgg"], "network 'vgg'; found zero"),
@@ -96,6 +97,11 @@ def test_an_argument_that_may_be_the_key_is_not_shown(more, tmp_path, capsys):
         (["synth", "~nouser/x", "--subjects", "3"], "~nouser/x: unknown home folder"),
         (["evaluate", "r", "--data", ".", "--csv", "~nouser/x"], "~nouser/x: unknown home"),
         (["predict", "r", "t1.nii", "~nouser/x"], "~nouser/x: unknown home folder"),
+        (
+            ["evaluate", "--data", ".", "--csv", "x"],
+            "either a RUN or --pretrained NAME, got 0 path",
+        ),
+        (["evaluate", "--data", ".", "--csv", "x", "nowhere"], "nowhere: not a run"),
         (["claims", "--data", "~nouser/x", "--out", "."], "~nouser/x: unknown home folder"),
     ],
 )
@@ -106,6 +112,21 @@ def test_invalid_input_gives_a_one_line_error(call, says, tmp_path, monkeypatch,
     assert says in printed.err
     assert printed.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pretrained_network_is_scored_on_all_labelled_scans(
+    cohort, tmp_path, monkeypatch, capsys
+):
+    run = atlaslib.train(atlaslib.recipe("zero", "smoke"), cohort, tmp_path / "run", progress=False)
+    publish(run, {}, tmp_path / "weights")
+    monkeypatch.setattr(pretrained, "shipped", lambda name: tmp_path / name)
+    csv = tmp_path / "dice.csv"
+    call = ["evaluate", "--pretrained", "zero", "--data", str(cohort.root), "--csv", str(csv)]
+    assert main(call) == 0
+    assert "8 scans of 7 subjects (ATLAS R1.1)" in capsys.readouterr().out
+    assert len(pd.read_csv(csv)) == 8
+    assert main([*call, str(run.folder)]) == 1
+    assert "either a RUN or --pretrained NAME, got 1 path" in capsys.readouterr().err
 
 
 def test_an_unknown_command_exits_with_code_2(capsys):

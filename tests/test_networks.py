@@ -1,13 +1,15 @@
-"""Operations that a network takes."""
+"""Operations that a network takes, and how it fails."""
 
 from __future__ import annotations
 
 import math
 
 import pytest
+import torch
+from torch import nn
 
 from atlaslib import recipe
-from atlaslib.networks import forward_gflop
+from atlaslib.networks import checked_logits, forward_gflop
 
 
 def test_operations_agree_with_a_closed_form():
@@ -23,3 +25,17 @@ def test_operations_agree_with_a_closed_form():
         forward_gflop(recipe("baseline", "paper", flip_tta=True)),
         2 * forward_gflop(chosen),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("DefaultCPUAllocator: can't allocate memory", RuntimeError), ("memory format", ValueError)],
+)
+def test_only_a_lack_of_memory_is_not_the_fault_of_the_network(text, kind):
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise RuntimeError(text)
+
+    with pytest.raises(kind, match=text) as error:
+        checked_logits(Fails(), torch.zeros(1, 1, 4, 4))
+    assert error.type is kind

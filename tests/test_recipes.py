@@ -70,6 +70,8 @@ def test_a_new_field_changes_no_key():
         ("baseline", "quick", {"epochs": None}, "epochs: expected a whole number"),
         ("baseline", "quick", {"width": None}, "width: .* or 'default', not None"),
         ("baseline", "quick", {"learning_rate": 10**400}, "learning_rate: expected a number"),
+        ("zero", "quick", {"split": "slice", "held_out": 0.2}, "held_out: .* leave it at 0.15"),
+        ("zero", "quick", {"split": "slice inverted", "held_out": 0.2}, "held_out: a split by"),
     ],
 )
 def test_invalid_recipes_are_refused(name, profile, changes, says):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import re
 import subprocess
@@ -183,6 +184,27 @@ def test_a_run_of_your_own_module_needs_that_module_and_leaves_it_as_it_is(tmp_p
         load_run(folder)
 
 
+def test_your_own_module_may_be_made_on_another_device(tmp_path):
+    class Elsewhere(nn.Conv2d):
+        """As on a GPU: without values on the CPU before it is moved there."""
+
+        def cpu(self):
+            return self.to_empty(device="cpu")
+
+    trained = nn.Conv2d(1, 1, 3, padding=1)
+    folder = write_run(tmp_path / "run", trained, custom="model")
+    run = load_run(folder, lambda: Elsewhere(1, 1, 3, padding=1, device="meta"))
+    assert torch.equal(run.model().weight, trained.weight)
+
+
+def test_the_weights_are_hashed_once_when_a_run_is_read(folder, monkeypatch):
+    read, seen = runs.read_bytes, []
+    monkeypatch.setattr(runs, "read_bytes", lambda path: seen.append(path.name) or read(path))
+    run = load_run(folder)
+    assert seen.count("weights.safetensors") == 1
+    assert run.digest == hashlib.sha256(read(folder / "weights.safetensors")).hexdigest()
+
+
 def test_scans_without_masks_are_not_said_to_be_trained_on(folder, cohort):
     bare = tuple(dataclasses.replace(scan, masks=()) for scan in cohort)
     with pytest.raises(DataError, match="no lesion masks"):
@@ -255,6 +277,11 @@ def test_an_unfinished_run_with_an_edited_recipe_is_not_taken_up(tmp_path):
     write_json(tmp_path / "run" / "recipe.json", dataclasses.asdict(recipe("zero", "smoke")))
     with pytest.raises(DataError, match=r"recipe\.json: it is not the recipe of this run"):
         create_run_folder(tmp_path / "run", RECIPE, "0123456789ab")
+
+
+def test_a_run_is_taken_up_whatever_its_profile_is_called(tmp_path):
+    create_run_folder(tmp_path / "run", RECIPE, "0123456789ab")
+    create_run_folder(tmp_path / "run", dataclasses.replace(RECIPE, profile="mine"), "0123456789ab")
 
 
 def test_an_unfinished_run_without_its_key_tells_how_to_resume_it(tmp_path):

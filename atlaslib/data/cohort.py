@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from atlaslib.data.metadata import join_metadata, read_tables
-from atlaslib.files import DataError, file_digest, open_error
+from atlaslib.files import DataError, file_digest
 
 METADATA = "ATLAS_Meta-Data_Release_1.1_standard_mni.csv"
 SYNTHETIC_MARK = "synthetic.json"  # written by make_cohort; ATLAS has no such file
-EXACT = "_exact_stx.nii.gz"  # ends the name of where the lesions of a synthetic scan really are
+EXACT = "_exact_stx.nii.gz"  # suffix of the file with a synthetic scan's exact lesion mask
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ class Cohort(Sequence[Scan]):
             return table
         try:
             return join_metadata(table, read_tables(self.metadata))
-        except OSError as error:
-            raise open_error(self.metadata, error) from None
+        except DataError:
+            raise
         except ValueError as error:
             text = f"{self.metadata}: not a readable table ({error})"
             raise DataError(text, "metadata") from None

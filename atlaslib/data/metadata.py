@@ -126,14 +126,14 @@ def read_tables(path: Path) -> list[pd.DataFrame]:
 
     Raises
     ------
-    OSError
+    DataError
         If the file cannot be read.
     ValueError
         If it contains no table.
     """
     found = []
+    content = read_bytes(path)
     if path.suffix.casefold() == ".csv":
-        content = read_bytes(path)
         utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # Excel's "Unicode"
         text = content.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")
         with warnings.catch_warnings():
@@ -149,10 +149,8 @@ def read_tables(path: Path) -> list[pd.DataFrame]:
         return found
     try:
         for header in (0, 1):
-            found += pd.read_excel(path, sheet_name=None, header=header).values()
+            found += pd.read_excel(io.BytesIO(content), sheet_name=None, header=header).values()
             _check_width(max((len(table.columns) for table in found), default=0))
-    except OSError:
-        raise
     except Exception as error:  # a damaged workbook can raise almost anything
         raise ValueError(str(error)) from None
     alike = [[table for table in found if list(table) == list(first)] for first in found]

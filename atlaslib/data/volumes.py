@@ -303,7 +303,7 @@ def brain_mask() -> np.ndarray:
 
 
 def near_brain() -> np.ndarray:
-    """Where lesions can be, (197, 233, 189) bool: the template's brain and 4 mm around it.
+    """Where lesions are looked for: the template's brain and 4 mm around it, (197, 233, 189) bool.
 
     The margin leaves room for heads that are not quite where the template is, and for outlines
     that are drawn a voxel too wide. Of the lesion volume of 100 synthetic people 0.8 % lies outside

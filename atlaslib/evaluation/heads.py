@@ -13,6 +13,7 @@ Heads differ, and so do the sizes of their lesions: scores are given head by hea
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from atlaslib.data.releases import load_cohort
 from atlaslib.evaluation.inference import predict
 from atlaslib.evaluation.predictor import Trained
 from atlaslib.evaluation.scoring import VOXEL_ML, evaluate
-from atlaslib.files import DataError, file_digest
+from atlaslib.files import DataError, file_digest, user_path
 from atlaslib.runs import ENGINE
 
 LARGE = 1.0  # mL: smaller lesions are hardly visible at the resolution of a network
@@ -35,12 +36,12 @@ COLUMNS = ["network", "weights", "engine", "brain_only", "kind", "head", "source
 _BY_HEAD = ["network", "head", "lesions", "large", "dice_large", "dice", "found", "false_ml"]
 
 
-def open_heads(folder: Path) -> tuple[Cohort, list[Path], pd.DataFrame]:
+def open_heads(folder: str | os.PathLike[str]) -> tuple[Cohort, list[Path], pd.DataFrame]:
     """What a folder of heads contains.
 
     Parameters
     ----------
-    folder : Path
+    folder : path
 
     Returns
     -------
@@ -56,8 +57,13 @@ def open_heads(folder: Path) -> tuple[Cohort, list[Path], pd.DataFrame]:
     DataError
         If there are no scans with masks, or ``heads.csv`` is not as described above.
     """
+    folder = user_path(folder)
     cohort = load_cohort(folder / "standard" / "ATLAS_R1.1").labelled
-    healthy = sorted((folder / "healthy").glob("*.nii*"))
+    healthy = sorted(
+        path
+        for path in (folder / "healthy").glob("*")
+        if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
+    )
     path = folder / "heads.csv"
     about = pd.DataFrame(columns=_LISTED, dtype=str)
     if path.exists():
@@ -72,16 +78,16 @@ def open_heads(folder: Path) -> tuple[Cohort, list[Path], pd.DataFrame]:
 
 
 def score_heads(
-    networks: Mapping[str, Trained], folder: Path, brain_only: bool = True
+    networks: Mapping[str, Trained], folder: str | os.PathLike[str], brain_only: bool = True
 ) -> pd.DataFrame:
     """Segment every scan of a folder of heads with each network.
 
     Parameters
     ----------
     networks : mapping from names to Run or Predictor
-    folder : Path
+    folder : path
     brain_only : bool, default=True
-        As of :func:`atlaslib.predict`.
+        As in :func:`atlaslib.predict`.
 
     Returns
     -------

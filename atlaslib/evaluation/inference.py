@@ -61,8 +61,8 @@ def slice_logits(
     chosen : sequence of int, optional
         Slices to segment. None: all.
     brain_only : bool, default=True
-        Outside :func:`atlaslib.data.volumes.near_brain`, where no lesion can be, every logit is
-        ``NO_LESION``. False: the network's own everywhere.
+        Outside :func:`atlaslib.data.volumes.near_brain`, where no lesion is looked for, every logit
+        is ``NO_LESION``. False: the network's own everywhere.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def logit_chunks(
 
 @cache
 def _no_lesion(device: torch.device) -> torch.Tensor:
-    """Pixels where no lesion can be, (189, 232, 196) bool on a device."""
+    """Pixels where no lesion is looked for, (189, 232, 196) bool on a device."""
     return torch.from_numpy(np.ascontiguousarray(to_slices(~near_brain()))).to(device)
 
 

@@ -37,13 +37,20 @@ def publish(run: Run, card: dict[str, Any], folder: Path | None = None) -> Path:
     -------
     Path
         Of the weights; NAME is that of the recipe's model.
+
+    Raises
+    ------
+    ValueError
+        If a weight is too large for half precision; nothing is written.
     """
     folder = shipped("weights") if folder is None else folder
     name = run.recipe.model
-    weights = save({
-        key: value.half().contiguous() if value.is_floating_point() else value
-        for key, value in run.model().state_dict().items()
-    })  # fmt: skip
+    halved = {}
+    for key, value in run.model().state_dict().items():
+        halved[key] = value.half().contiguous() if value.is_floating_point() else value
+        if (halved[key].isinf() & value.isfinite()).any():
+            raise ValueError(f"{name}: {key} is too large for half precision")
+    weights = save(halved)
     atomic_write(folder / f"{name}.safetensors", lambda target: Path(target).write_bytes(weights))
     kept = ("source", "cohort", "engine", "profile", "device", "packages")
     made = {

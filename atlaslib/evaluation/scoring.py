@@ -90,7 +90,7 @@ def validate(
     positions : sequence of int, optional
         Positions of the scans in the cohort. None: all.
     brain_only : bool, default=True
-        As of :func:`atlaslib.predict`.
+        As in :func:`atlaslib.predict`.
     """
     device = next(model.parameters()).device
     model.eval()
@@ -123,8 +123,9 @@ def evaluate(
     progress : bool
     brain_only : bool, default=True
         Nothing is marked outside the MNI152 template's brain and 4 mm around it, as by
-        :func:`atlaslib.predict`. True lesion voxels count wherever they are. In the losses a voxel
-        out there costs next to nothing, or if it is lesion 20 nats, as one outside the window.
+        :func:`atlaslib.predict`. True lesion voxels count wherever they are. In the losses, a voxel
+        out there adds almost nothing if it is background and 20 nats if it is lesion, like one
+        outside the window.
 
     Returns
     -------

@@ -8,10 +8,7 @@ from torch import nn
 
 
 class DynUNet(nn.Module):
-    """MONAI's DynUNet, which is modelled on nnU-Net; needs MONAI.
-
-    Its residual blocks are left out: their 1x1 convolutions of stride 2 crash PyTorch 2.13 on a CPU
-    in the channels-last layout that training uses.
+    """MONAI's DynUNet, which is modelled on nnU-Net, without residual blocks; needs MONAI.
 
     Parameters
     ----------

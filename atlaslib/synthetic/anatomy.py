@@ -32,8 +32,8 @@ TILE = 96  # voxels after which the noise texture repeats
 class Template:
     """Maps of the MNI152 template on its 1 mm grid, except where noted."""
 
-    white: Float  # log odds of white against grey matter, of the voxels in `within`
-    fluid: Float  # log odds of fluid against tissue, of the same
+    white_odds: Float  # log odds of white against grey matter, of the voxels in `within`
+    fluid_odds: Float  # log odds of fluid against tissue, of the same
     region: NDArray[np.uint8]  # OUTSIDE, CORTEX, ...
     depth: NDArray[np.uint8]  # mm below the brain's outer surface
     shell: NDArray[np.uint8]  # distance from the brain's smooth hull, in quarter mm
@@ -79,8 +79,8 @@ def template() -> Template:
         *[np.minimum(np.arange(n) * STEP, s - 1) for n, s in zip(NODES, SHAPE, strict=True)]
     )
     return Template(
-        white=np.log((white[brain] / either + 0.02) / (grey[brain] / either + 0.02)),
-        fluid=np.log((spread + 0.02) / (1.02 - spread)),
+        white_odds=np.log((white[brain] / either + 0.02) / (grey[brain] / either + 0.02)),
+        fluid_odds=np.log((spread + 0.02) / (1.02 - spread)),
         region=region,
         depth=np.minimum(depth, 255).astype(np.uint8),
         shell=shell,
@@ -223,7 +223,7 @@ def displacement(rng: np.random.Generator, atrophy: float, widening: tuple[float
     offsets = np.meshgrid(*grid, indexing="ij")
     for i in range(3):
         field[i] += sum(matrix[i, j] * offsets[j] for j in range(3))
-    field += rng.normal(0, 0.8, 3).astype(np.float32)[:, None, None, None]  # registration's error
+    field += rng.normal(0, 0.8, 3).astype(np.float32)[:, None, None, None]  # registration error
     x = offsets[0]
     right = np.clip(0.5 + x / 16, 0, 1)
     amount = 2.5 * atrophy + widening[0] * (1 - right) + widening[1] * right
@@ -236,12 +236,12 @@ def displacement(rng: np.random.Generator, atrophy: float, widening: tuple[float
 
 def unfolded(field: Float) -> Float:
     """The displacement, weakened until it folds nowhere: every volume keeps a fifth at least."""
-    while stretch(field).min() < 0.2:
+    while jacobian_determinant(field).min() < 0.2:
         field = field * np.float32(0.9)
     return np.asarray(field, dtype=np.float32)
 
 
-def stretch(field: Float) -> Float:
+def jacobian_determinant(field: Float) -> Float:
     """The determinant of the Jacobian of p + D(p) at the nodes; negative where it folds."""
     a, b, c = (np.stack(np.gradient(part, STEP)) for part in field)  # each (3, *NODES)
     a[0] += 1
@@ -285,6 +285,16 @@ def centre_in_subject(field: Float, centre: tuple[float, float, float]) -> NDArr
         ]
         point = goal - np.ravel(shift)
     return point
+
+
+def box_around(mask: NDArray[np.bool_], margin: int) -> Box:
+    """The smallest box around a mask, with a margin in voxels that ends at the array's edge."""
+    found = ndimage.find_objects(mask.view(np.uint8))[0]
+    x, y, z = (
+        slice(max(0, r.start - margin), min(size, r.stop + margin))
+        for r, size in zip(found, mask.shape, strict=True)
+    )
+    return x, y, z
 
 
 def slabs(box: Box, thickness: int = 16) -> Iterator[Box]:

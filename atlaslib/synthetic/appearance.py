@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from atlaslib.synthetic import anatomy
 from atlaslib.synthetic.anatomy import Float
@@ -43,11 +42,7 @@ def paint_lesion(
 
 def _trim(fitted: FittedLesion, margin: int) -> FittedLesion:
     """The same lesion, its box trimmed to the lesion and a margin (voxels) around it."""
-    found = ndimage.find_objects(fitted.mask.astype(np.uint8))[0]
-    inner = tuple(
-        slice(max(0, r.start - margin), min(size, r.stop + margin))
-        for r, size in zip(found, fitted.mask.shape, strict=True)
-    )
+    inner = anatomy.box_around(fitted.mask, margin)
     moved = [
         slice(b.start + r.start, b.start + r.stop) for b, r in zip(fitted.box, inner, strict=True)
     ]

@@ -1,7 +1,8 @@
 """Make a synthetic cohort: real NIfTI files in the folder layout of ATLAS R1.1, no person's data.
 
-The subjects come from :mod:`atlaslib.synthetic.people`, their heads from `head` and their lesions
-from `infarcts`; this module puts them together and writes the cohort to disk.
+The subjects come from :mod:`atlaslib.synthetic.people`, their heads from `head` and `face`, the
+lesions from `infarcts` and `appearance`, the masks from `raters` and the images from `scanner`.
+This module puts them together and writes the cohort to disk.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from atlaslib.synthetic import anatomy, appearance, face, head, infarcts, raters
 from atlaslib.synthetic.anatomy import Float
 from atlaslib.synthetic.infarcts import FittedLesion, Infarct
 from atlaslib.synthetic.people import Person, draw_people, metadata
-from atlaslib.synthetic.scanner import SCANNERS, SHIFTED, acquire
+from atlaslib.synthetic.scanner import SCANNERS, SHIFTED, Scanner, acquire
 
 _TEMPORARY = (".making-", f".{SYNTHETIC_MARK}")  # names that an interrupted run may leave behind
 #: Generator version. Raise it when a change alters the voxels that a seed gives: tables made with
@@ -252,15 +253,16 @@ def fit_lesions(person: Person, session: str) -> tuple[Float, list[tuple[Infarct
 
 
 @dataclass(frozen=True)
-class Made:
-    """The voxels of a synthetic scan, each (197, 233, 189)."""
+class SyntheticScan:
+    """A synthetic scan: its voxels, each (197, 233, 189), and where it was imaged."""
 
     t1: NDArray[np.uint8]
     masks: list[NDArray[np.bool_]]  # of the lesions, as a rater outlines them; they do not overlap
     exact: NDArray[np.bool_]  # where the lesions are
+    site: Scanner
 
 
-def make_scan(person: Person, session: str, shifted: bool = False) -> Made:
+def make_scan(person: Person, session: str, shifted: bool = False) -> SyntheticScan:
     """Image one session of a person, and outline its lesions."""
     site = (SHIFTED if shifted else SCANNERS)[person.site - 1]
     field, lesions = fit_lesions(person, session)
@@ -279,7 +281,7 @@ def make_scan(person: Person, session: str, shifted: bool = False) -> Made:
         outlined |= mask
         exact[fitted.box] |= fitted.mask
     key = 3 + 1000 * int(session[1:])
-    return Made(acquire(person.stream(key), image, site), masks, exact)
+    return SyntheticScan(acquire(person.stream(key), image, site), masks, exact, site)
 
 
 def _write_scan(root: Path, person: Person, session: str, shifted: bool) -> None:
@@ -288,8 +290,7 @@ def _write_scan(root: Path, person: Person, session: str, shifted: bool) -> None
     made = make_scan(person, session, shifted)
     partial = Path(tempfile.mkdtemp(prefix=_TEMPORARY[0], dir=root))
     try:
-        site = (SHIFTED if shifted else SCANNERS)[person.site - 1]
-        masks = [mask * np.uint8(site.mask_value) for mask in made.masks]
+        masks = [mask * np.uint8(made.site.mask_value) for mask in made.masks]
         volumes = [made.t1, made.exact.astype(np.uint8), *masks]
         for name, voxels in zip(_file_names(person), volumes, strict=True):
             _write_nifti(partial / name, voxels)

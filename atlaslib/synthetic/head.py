@@ -21,6 +21,7 @@ from atlaslib.synthetic.anatomy import (
     TILE,
     WHITE,
     Float,
+    box_around,
     repeat,
     slabs,
     template,
@@ -53,8 +54,8 @@ def healthy_head(
 ) -> Float:
     """A healthy head in the template's space, (197, 233, 189), before any blur or noise.
 
-    The template is a mean of many people, whose folds it blurs. Here the borders of white matter
-    and of fluid are those of one person: its tissue maps, displaced by random fields, and sharp.
+    The template averages many people, which blurs their folds. Random fields displace its tissue
+    maps and sharpen them to the borders of one person.
 
     Parameters
     ----------
@@ -70,9 +71,9 @@ def healthy_head(
     fields = [_tiled(rng, feature) for feature in (4, 8)]
     free = np.where(region == DEEP, np.float32(0.4), np.float32(1))  # less varied than the folds
     waves = 0.7 * fields[0][brain] + 0.45 * fields[1][brain]
-    fluid = _share(maps.fluid + waves * free + np.float32(0.35 + 0.9 * atrophy))
+    fluid = _share(maps.fluid_odds + waves * free + np.float32(0.35 + 0.9 * atrophy))
     waves = 0.6 * _tiled(rng, 4)[brain] - 0.5 * fields[1][brain]
-    white = _share(maps.white + waves * free + 1.2 * _below_surface(fluid, region))
+    white = _share(maps.white_odds + waves * free + 1.2 * _below_surface(fluid, region))
     grey = np.where(region == DEEP, np.float32(tissue.deep), np.float32(tissue.grey))
     solid = grey + (np.float32(tissue.white) - grey) * white
     flat[brain] = solid + (np.float32(tissue.fluid) - solid) * fluid
@@ -161,13 +162,8 @@ def tube(
 def warp(image: Float, field: Float) -> Float:
     """The image warped into the subject's space."""
     out = np.zeros(SHAPE, np.float32)
-    found = ndimage.find_objects((image > 0).view(np.uint8), max_label=1)[0]
     reach = int(np.ceil(np.abs(field).max())) + 1
-    x, y, z = (
-        slice(max(0, r.start - reach), min(size, r.stop + reach))
-        for r, size in zip(found, SHAPE, strict=True)
-    )
-    for slab in slabs((x, y, z)):
+    for slab in slabs(box_around(image > 0, reach)):
         out[slab] = ndimage.map_coordinates(
             image, template_coordinates(field, slab), order=1, output=np.float32, prefilter=False
         )

@@ -17,8 +17,8 @@ from atlaslib.synthetic.infarcts import Infarct
 SITE_SUBJECTS = (55, 34, 27, 12, 27, 14, 11, 26, 14)
 REPEAT_SITE = "Site8"  # in R1.1 all second sessions are from this site
 REPEAT_SHARE = 9 / 220  # of the subjects
-# Of the heads, as our choice: the releases remove faces, the newest ones all but the brain, and a
-# scan that a reader brings has lost nothing.
+# Share of heads by what was removed before sharing; our choice. The releases remove faces, the
+# newest ones all but the brain; a scan that a reader brings has lost nothing.
 REMOVED = {
     "nothing": 0.35,
     "face": 0.35,
@@ -54,8 +54,8 @@ class Person:
 def draw_people(subjects: int, seed: int) -> list[Person]:
     """Draw the cohort's subjects. Lesion volumes are stratified, so they depend on their number.
 
-    Names hold the seed, so that people of two cohorts never share one; ATLAS has none of eight
-    digits.
+    Names start with 9 and hold the seed, so that people of two cohorts never share one. They have
+    eight digits (more from a seed of 1000 on), as no name of ATLAS has.
     """
     seeds = np.random.SeedSequence(seed).spawn(subjects + 1)
     rng = np.random.default_rng(seeds[0])
@@ -113,7 +113,7 @@ def metadata(people: Sequence[Person]) -> pd.DataFrame:
             rows.append(
                 {
                     "INDI Site ID": f"Site{person.site}",
-                    "INDI Subject ID": int(person.subject),  # no leading zero, as in R1.1
+                    "INDI Subject ID": int(person.subject),  # a number, as in R1.1
                     "Session": f" {session}",  # leading space, as in R1.1
                     **_strokes(person.lesions),
                     "Stroke type": "Embolic" if where == "Cortical" else "Unknown",

@@ -46,19 +46,16 @@ SCANNERS = (
 )
 # Sites unlike any above, as a hospital's 2-D spin echo is unlike a study's 3-D gradient echo: thick
 # slices, ghosts of motion, and hardly any contrast between grey and white matter.
-SHIFTED = tuple(
-    Scanner(noise, blur, bias, grey, mask_value, thickness, ghost)
-    for noise, blur, bias, grey, mask_value, thickness, ghost in (
-        (4.5, 0.8, 0.30, 0.86, 1, 5, 0.06),
-        (5.5, 0.6, 0.25, 0.90, 255, 6, 0.10),
-        (3.8, 0.9, 0.35, 0.85, 1, 5, 0.12),
-        (6.0, 0.7, 0.28, 0.92, 1, 6, 0.08),
-        (5.0, 0.9, 0.32, 0.88, 255, 5, 0.14),
-        (4.2, 0.7, 0.40, 0.84, 1, 6, 0.07),
-        (5.8, 0.8, 0.26, 0.91, 255, 5, 0.11),
-        (4.8, 1.0, 0.30, 0.87, 1, 6, 0.09),
-        (5.2, 0.8, 0.38, 0.89, 255, 5, 0.13),
-    )
+SHIFTED = (
+    Scanner(4.5, 0.8, 0.30, 0.86, 1, 5, 0.06),
+    Scanner(5.5, 0.6, 0.25, 0.90, 255, 6, 0.10),
+    Scanner(3.8, 0.9, 0.35, 0.85, 1, 5, 0.12),
+    Scanner(6.0, 0.7, 0.28, 0.92, 1, 6, 0.08),
+    Scanner(5.0, 0.9, 0.32, 0.88, 255, 5, 0.14),
+    Scanner(4.2, 0.7, 0.40, 0.84, 1, 6, 0.07),
+    Scanner(5.8, 0.8, 0.26, 0.91, 255, 5, 0.11),
+    Scanner(4.8, 1.0, 0.30, 0.87, 1, 6, 0.09),
+    Scanner(5.2, 0.8, 0.38, 0.89, 255, 5, 0.13),
 )
 
 

@@ -22,8 +22,8 @@ from pydantic import AfterValidator, FiniteFloat, InstanceOf
 from typing_extensions import TypedDict
 
 from atlaslib.files import DataError, atomic_write, one_line
+from atlaslib.runs import CHECKPOINT, PREVIOUS_CHECKPOINT, Content
 
-CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 _DIGEST = 32  # bytes of the SHA-256 that follows the content
 
 
@@ -39,6 +39,12 @@ def _not_negative(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def _scalar(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dim():
+        raise ValueError("not a single number")
+    return tensor
+
+
 def _dice(value: float) -> float:
     if value < 0 or value > 1:  # NaN if no scan has a lesion, true or predicted
         raise ValueError("not from 0 to 1")
@@ -46,21 +52,39 @@ def _dice(value: float) -> float:
 
 
 _Tensor = InstanceOf[torch.Tensor]
-_Finite = Annotated[_Tensor, AfterValidator(_finite)]
-_NotNegative = Annotated[_Finite, AfterValidator(_not_negative)]
-_Number = Annotated[FiniteFloat, Ge(0)]
+_FiniteTensor = Annotated[_Tensor, AfterValidator(_finite)]
+_NonNegativeTensor = Annotated[_FiniteTensor, AfterValidator(_not_negative)]
+_Scalar = Annotated[_FiniteTensor, AfterValidator(_scalar)]
+_NonNegativeFloat = Annotated[FiniteFloat, Ge(0)]
+_NonNegativeInt = Annotated[int, Ge(0)]
 
 
 class _Moments(TypedDict):
     """Adam's state of one parameter."""
 
-    step: _NotNegative
-    exp_avg: _Finite
-    exp_avg_sq: _NotNegative
+    step: _NonNegativeTensor
+    exp_avg: _FiniteTensor
+    exp_avg_sq: _NonNegativeTensor
 
 
 class _Optimiser(TypedDict):
-    state: dict[int, _Moments]  # by the parameter's position; none of a parameter never used
+    state: dict[int, _Moments]  # by position; a parameter never used has no entry
+
+
+class _Scaler(TypedDict, total=False):
+    """The state of a gradient scaler; empty if it is disabled."""
+
+    scale: _NonNegativeFloat
+    growth_factor: _NonNegativeFloat
+    backoff_factor: _NonNegativeFloat
+    growth_interval: _NonNegativeInt
+    _growth_tracker: _NonNegativeInt
+
+
+def _whole(state: _Scaler) -> _Scaler:
+    if 0 < len(state) < len(_Scaler.__annotations__):
+        raise ValueError("incomplete")
+    return state
 
 
 class _Row(TypedDict):
@@ -71,7 +95,7 @@ class _Row(TypedDict):
     validation_loss: FiniteFloat
     validation_cross_entropy: FiniteFloat
     validation_dice: Annotated[float, AfterValidator(_dice)]
-    seconds: _Number
+    seconds: _NonNegativeFloat
 
 
 class Checkpoint(TypedDict):
@@ -80,13 +104,13 @@ class Checkpoint(TypedDict):
     experiment: str
     model: dict[str, _Tensor]
     optimiser: _Optimiser
-    scaler: dict[str, _Number]
-    random: Annotated[list[list[_Tensor]], MinLen(1)]  # one entry per process
+    scaler: Annotated[_Scaler, AfterValidator(_whole)]
+    random: Annotated[list[Annotated[list[_Tensor], MinLen(1)]], MinLen(1)]  # one per process
     history: list[_Row]
     weights: dict[str, _Tensor]  # the best so far
-    step: Annotated[int, Ge(0)]  # steps taken in this epoch
-    total: _Finite  # sum of this epoch's losses
-    seconds: _Number  # that this epoch has taken
+    step: _NonNegativeInt  # steps taken in this epoch
+    total: _Scalar  # sum of this epoch's losses
+    seconds: _NonNegativeFloat  # that this epoch has taken
 
 
 def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
@@ -111,20 +135,21 @@ def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())  # so that a power cut cannot leave a renamed but empty file
 
-    current = folder / CURRENT
+    current = folder / CHECKPOINT
     if current.is_file():
-        atomic_write(folder / PREVIOUS, lambda name: shutil.copyfile(current, name))
+        atomic_write(folder / PREVIOUS_CHECKPOINT, lambda name: shutil.copyfile(current, name))
     atomic_write(current, write)
 
 
 def load_checkpoint(
-    folder: Path, device: torch.device, restore: Callable[[dict[str, Any]], None]
-) -> bool:
-    """Restore the newest intact checkpoint; False if there is none. Warns of each damaged one.
+    folder: Path, device: torch.device, check: Callable[[dict[str, Any]], Content]
+) -> Content | None:
+    """The newest intact checkpoint; None if there is none. Warns of each damaged one.
 
-    ``restore`` takes a checkpoint's content; any error that it raises means that it is damaged.
+    ``check`` takes a checkpoint's content and returns what is to be restored from it; any error
+    that it raises means that the checkpoint is damaged.
     """
-    for name in (CURRENT, PREVIOUS):
+    for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
         path = folder / name
         if not path.is_file():
             continue
@@ -133,18 +158,17 @@ def load_checkpoint(
         try:
             if hashlib.sha256(content).digest() != digest:
                 raise ValueError("its digest is wrong")
-            restore(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
-            return True
+            return check(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
         except Exception as error:  # a damaged file can raise anything
             why = one_line(error)
-        then = "resuming from the previous one" if name == CURRENT else "starting from scratch"
+        then = "resuming from the previous one" if name == CHECKPOINT else "starting from scratch"
         warnings.warn(f"{path}: damaged checkpoint ({why:.80}); {then}", stacklevel=2)
-    return False
+    return None
 
 
 def delete_checkpoints(folder: Path) -> None:
     """Delete the checkpoints of a finished run."""
-    for name in (CURRENT, PREVIOUS):
+    for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
         (folder / name).unlink(missing_ok=True)
 
 

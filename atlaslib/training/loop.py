@@ -73,10 +73,11 @@ def train(
     out : path, optional
         The run's folder. None: one in ``atlaslib.home()/runs``, named by model, profile and key.
     model : torch.nn.Module or function that makes one, optional
-        Your own: maps (N, 1, H, W) intensities in 0..1 to (N, 1, H, W) logits, where H and W are
-        ``recipe.input_size()``, 232 x 196 for the paper's recipes. A copy of a module is trained;
-        a function is called after the seed is set. Needs ``out``, for no other run of yours is
-        found in its place. None: built from the recipe.
+        Your own: maps (N, C, H, W) intensities in 0..1 to (N, 1, H, W) logits, where C is
+        ``1 + 2 * recipe.context_slices`` and H, W are ``recipe.input_size()``, 232 x 196 for the
+        paper's recipes. A copy of a module is trained; a function is called after the seed is set.
+        Needs ``out``: the library cannot name the run of a model that it did not build. None:
+        built from the recipe.
     progress : bool
     tensorboard : bool
         Also write the history for TensorBoard, to the folder ``tensorboard`` of the run.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -112,31 +111,26 @@ class TrainingState:
 
     def resume(self) -> None:
         """Resume from the newest intact checkpoint, if there is one."""
-        session = self.session
-        fresh = copy.deepcopy([session.model.state_dict(), session.optimiser.state_dict()])
-        if not load_checkpoint(self.folder, session.device, self._restore):
-            session.model.load_state_dict(fresh[0])  # a damaged one may have been read in part
-            session.optimiser.load_state_dict(fresh[1])
+        content = load_checkpoint(self.folder, self.session.device, self._checked)
+        if content is not None:
+            self._restore(content)
 
     def _write_identity(self) -> None:
         """Write again what may have been deleted or edited, and is needed to resume the run."""
         write_identity(self.folder, self.session.recipe, self.experiment)
 
-    def _restore(self, loaded: dict[str, Any]) -> None:
+    def _restore(self, content: Any) -> None:
         session = self.session
-        content: Any = checked(Checkpoint, loaded)
-        self._check_content(content)
         session.model.load_state_dict(content["model"])
         # the learning rate and other settings are those of the recipe
         session.optimiser.load_state_dict(session.optimiser.state_dict() | content["optimiser"])
         if content["scaler"] and session.scaler.is_enabled():  # the device may have changed
             session.scaler.load_state_dict(content["scaler"])
-        # with another number of processes, each keeps the state that its seed has given it
-        if len(content["random"]) == self.context.size:
-            own, *on_gpu = content["random"][self.context.rank]
-            torch.set_rng_state(own.cpu())
-            if session.device.type == "cuda" and on_gpu:
-                torch.cuda.set_rng_state(on_gpu[0].cpu())
+        for device, state in self._random(content).items():
+            if device == "cuda":
+                torch.cuda.set_rng_state(state)
+            else:
+                torch.set_rng_state(state)
         self.history = content["history"]
         self.best = max(map(_score, self.history), default=self.best)
         self.weights = {name: value.cpu() for name, value in content["weights"].items()}
@@ -144,9 +138,20 @@ class TrainingState:
         self.total = torch.full_like(self.total, float(content["total"]))
         self._earlier = content["seconds"]
 
-    def _check_content(self, content: dict[str, Any]) -> None:
-        """Raise ValueError if a checkpoint cannot be one of this run."""
-        session = self.session
+    def _random(self, content: Checkpoint) -> dict[str, torch.Tensor]:
+        """This process's random states; none if the number of processes was another.
+
+        Each process then keeps the state that its seed has given it.
+        """
+        if len(content["random"]) != self.context.size:
+            return {}
+        states = content["random"][self.context.rank]
+        names = ["cpu", "cuda"] if self.session.device.type == "cuda" else ["cpu"]
+        return {name: state.cpu() for name, state in zip(names, states, strict=False)}
+
+    def _checked(self, loaded: dict[str, Any]) -> Checkpoint:
+        """A checkpoint's content; raises an error if it cannot be one of this run."""
+        session, content = self.session, checked(Checkpoint, loaded)
         if content["experiment"] != self.experiment:
             raise ValueError("it is of another run")
         for name in ("model", "weights"):
@@ -163,8 +168,12 @@ class TrainingState:
             raise ValueError("it has more epochs or steps than this run")
         steps = len(epochs) * self.steps + step
         taken = max((int(found["step"]) for found in moments.values()), default=0)
-        if taken > steps or (taken < steps and not content["scaler"]):  # which may skip steps
+        # a gradient scaler may skip steps
+        if taken > steps or (taken < steps and not content["scaler"]):
             raise ValueError(f"its optimiser has taken {taken} steps, expected {steps}")
+        for device, state in self._random(content).items():
+            torch.Generator(device).set_state(state)
+        return content
 
     def _copy(self) -> dict[str, torch.Tensor]:
         state = self.session.model.state_dict().items()

@@ -21,7 +21,7 @@ from atlaslib.data.cohort import Cohort
 from atlaslib.data.slices import SliceDataset
 from atlaslib.data.splits import split_cohort
 from atlaslib.files import one_line
-from atlaslib.models.device import best_device, fast_layout, half_precision
+from atlaslib.models.device import best_device, fast_layout, half_precision, is_out_of_memory
 from atlaslib.networks import Custom, new_network
 from atlaslib.recipes import Recipe
 from atlaslib.training.augment import augment_batch
@@ -122,7 +122,7 @@ class TrainingSession:
         try:
             loss = self._gradients(x, y)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         if loss is None:  # only after the except block is the memory of the failed attempt free
             size = self.recipe.micro_batch or len(x)
@@ -173,7 +173,7 @@ class TrainingSession:
         try:
             fits = max_batch_size(self.model, self._zeros(2))
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             fits = 0
         if fits < size:
@@ -217,11 +217,6 @@ def can_compile(model: nn.Module) -> bool:
         # each of these layers breaks the graph
         and not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
     )
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    texts = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA, Windows, Linux
-    return any(text in str(error) for text in texts)
 
 
 def set_initial_bias(model: nn.Module, slices: SliceDataset, recipe: Recipe) -> None:

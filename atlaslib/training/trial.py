@@ -8,7 +8,7 @@ from torch import nn
 
 from atlaslib.evaluation.inference import slices_per_pass
 from atlaslib.files import one_line
-from atlaslib.models.device import best_device
+from atlaslib.models.device import best_device, is_out_of_memory
 from atlaslib.networks import Custom, checked_logits, new_network
 from atlaslib.recipes import Recipe
 from atlaslib.runs import check_weights
@@ -20,7 +20,7 @@ def try_one_batch(recipe: Recipe, custom: Custom | None, processes: int = 1) -> 
 
     A network of the user's own is also applied to as many slices as the run will give it at once.
 
-    Neither the user's module nor any random state is changed.
+    Neither the user's module nor the CPU's random state is changed.
 
     Raises
     ------
@@ -34,9 +34,9 @@ def try_one_batch(recipe: Recipe, custom: Custom | None, processes: int = 1) -> 
             _try(recipe, custom, processes)
         except ValueError as error:
             raise ValueError(one_line(error)) from error
-        except torch.OutOfMemoryError:
-            pass  # training has its own message, with the size that fits
         except Exception as error:  # the user's module can raise anything
+            if is_out_of_memory(error):
+                return  # training has its own message, with the size that fits
             name = type(error).__name__
             raise ValueError(f"model: cannot be trained ({name}: {one_line(error)})") from error
 

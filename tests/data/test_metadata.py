@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,15 @@ def test_a_damaged_workbook_is_one_line(tmp_path):
     with pytest.raises(DataError, match=r"metadata.xlsx: not a readable table") as error:
         cohort.table()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.xlsx"])
+def test_metadata_that_cannot_be_read_is_said_once(name, tmp_path):
+    top = trees.release_2_0(tmp_path)
+    cohort = dataclasses.replace(load_cohort(top), metadata=top / name)
+    with pytest.raises(DataError) as error:
+        cohort.table()
+    assert (str(error.value), error.value.kind) == (f"{top / name}: no such file", "missing")
 
 
 def test_of_columns_that_name_as_many_subjects_the_one_called_so_is_joined():

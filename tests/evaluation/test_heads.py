@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,16 @@ def test_a_wrong_list_of_heads_is_one_line(listed, says, tmp_path):
     with pytest.raises(DataError, match=f"heads.csv: {says}") as error:
         open_heads(folder)
     assert "\n" not in str(error.value)
+
+
+def test_only_images_are_heads_and_the_folder_may_be_below_home(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "heads")
+    for name in ("._anna.nii.gz", ".hidden.nii", "anna.nii.txt", "anna.nii.gz.part"):
+        (tmp_path / "heads" / "healthy" / name).touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cohort, healthy, about = open_heads("~/heads")
+    assert (len(cohort), list(about.name)) == (2, ["anna"])
+    assert [path.name for path in healthy] == ["Site2.nii.gz", "anna.nii.gz"]
 
 
 def test_a_folder_without_scans_is_one_line(tmp_path):

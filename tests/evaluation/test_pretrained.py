@@ -64,6 +64,16 @@ def test_the_card_describes_the_network(run, published):
     assert "031840" not in published.with_suffix(".json").read_text()  # no subject's id
 
 
+def test_weights_too_large_for_half_precision_are_not_published(run, tmp_path, monkeypatch):
+    model = run.model()
+    with torch.no_grad():
+        model.final_bias.fill_(7e4)
+    monkeypatch.setattr(type(run), "model", lambda self: model)
+    with pytest.raises(ValueError, match="baseline: .*bias is too large for half precision"):
+        publish(run, {}, tmp_path / "weights")
+    assert not (tmp_path / "weights").exists()
+
+
 @pytest.mark.parametrize("name", ["resnet", "../weights/baseline", "", "x" * 9000, None])
 def test_a_wrong_name_lists_the_networks_that_there_are(name, published, tmp_path):
     with pytest.raises(DataError, match="no pretrained network .*; found baseline") as error:

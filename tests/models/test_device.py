@@ -1,4 +1,4 @@
-"""Precision by device."""
+"""Precision and layout by device, and what is out of memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from atlaslib.models import build_model
-from atlaslib.models.device import fast_layout, half_precision
+from atlaslib.models.device import fast_layout, half_precision, is_out_of_memory
 
 
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
@@ -29,3 +29,20 @@ def test_instance_normalisation_decides_the_layout_on_a_cpu(name, last):
         for p in model.parameters()
         if p.dim() == 4 and min(p.shape) > 1
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError(), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't "
+                      "allocate memory: you tried to allocate 9 bytes"), True),
+        (RuntimeError("data. DefaultCPUAllocator: not enough memory"), True),
+        (RuntimeError("required rank 4 tensor to use channels_last memory format"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)  # fmt: skip
+def test_out_of_memory_is_recognised_by_the_message_of_each_system(error, expected):
+    assert is_out_of_memory(error) is expected

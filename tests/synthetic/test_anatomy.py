@@ -48,7 +48,7 @@ def test_the_brain_agrees_with_the_template_mask():
     brain = np.asarray(datasets.load_mni152_brain_mask(resolution=1).dataobj) > 0
     np.testing.assert_array_equal(maps.region > 0, brain)
     np.testing.assert_array_equal(maps.within, np.flatnonzero(brain))
-    assert maps.white.shape == maps.fluid.shape == maps.within.shape
+    assert maps.white_odds.shape == maps.fluid_odds.shape == maps.within.shape
 
 
 def test_the_distance_to_the_ventricles_is_in_millimetres_and_signed():
@@ -94,9 +94,9 @@ def test_noise_has_unit_variance_and_features_of_the_requested_size(feature):
 
 def test_a_displacement_that_would_fold_is_weakened_until_it_does_not():
     sharp = 9 * anatomy.smooth_field(np.random.default_rng(0), 6, 3)
-    assert anatomy.stretch(sharp).min() < 0
+    assert anatomy.jacobian_determinant(sharp).min() < 0
     mended = anatomy.unfolded(sharp)
-    assert anatomy.stretch(mended).min() >= 0.2
+    assert anatomy.jacobian_determinant(mended).min() >= 0.2
     assert 1 < np.abs(sharp).max() / np.abs(mended).max() < 20
     mild = 0.05 * sharp
     np.testing.assert_array_equal(anatomy.unfolded(mild), mild)
@@ -107,7 +107,7 @@ def test_people_differ_by_several_millimetres_and_none_is_folded():
     within = anatomy.template().inner > 0.99
     spread = np.std([field[:, within] for field in fields], axis=0)
     assert 2.5 < np.sqrt((spread**2).mean()) < 6
-    assert min(anatomy.stretch(field).min() for field in fields) >= 0.2
+    assert min(anatomy.jacobian_determinant(field).min() for field in fields) >= 0.2
 
 
 def test_contraction_pulls_the_surroundings_towards_the_scar():

@@ -15,8 +15,8 @@ from atlaslib import recipe, train
 from atlaslib.runs import COLUMNS
 from atlaslib.training import state
 from atlaslib.training.checkpoints import (
-    CURRENT,
-    PREVIOUS,
+    CHECKPOINT,
+    PREVIOUS_CHECKPOINT,
     save_checkpoint,
 )
 from atlaslib.training.distributed import DistributedContext
@@ -61,7 +61,7 @@ CHANGES = {
     "negative seconds": (lambda c: c.update(seconds=-1.0), "seconds: Input should be greater"),
     "NaN seconds": (lambda c: c.update(seconds=float("nan")), "seconds: Input should be"),
     "a NaN total": (lambda c: c.update(total=torch.tensor(torch.nan)), "total: .*NaN"),
-    "several totals": (lambda c: c.update(total=torch.zeros(3)), "only one element"),
+    "several totals": (lambda c: c.update(total=torch.zeros(3)), "total: .*a single number"),
     "long history": (lambda c: c.update(history=[one_epoch(c)] * 4), "one row for each epoch"),
     "another epoch": (lambda c: one_epoch(c, epoch=2), "one row for each epoch"),
     "no column of losses": (lambda c: one_epoch(c).pop("loss"), "history.0.loss: Field required"),
@@ -70,7 +70,9 @@ CHANGES = {
     "no random state": (lambda c: c.update(random=[]), "random: "),
     "a short random state": (
         lambda c: c.update(random=[[torch.zeros(3, dtype=torch.uint8)]]), "RNG state"),
+    "an empty random state": (lambda c: c.update(random=[[]]), "random.0: "),
     "words in the scaler": (lambda c: c.update(scaler={"scale": "much"}), "scaler.scale"),
+    "half a scaler": (lambda c: c.update(scaler={"scale": 1.0}), "scaler: .*incomplete"),
 }  # fmt: skip
 
 
@@ -109,10 +111,10 @@ def session(cohort) -> TrainingSession:
 def with_change(folder: Path, copy: Path, change: Callable[[dict], object]) -> Path:
     """A copy of a stopped run whose newest checkpoint is changed."""
     shutil.copytree(folder, copy)
-    previous, content = (copy / PREVIOUS).read_bytes(), newest(copy)
+    previous, content = (copy / PREVIOUS_CHECKPOINT).read_bytes(), newest(copy)
     change(content)
     save_checkpoint(copy, content)
-    (copy / PREVIOUS).write_bytes(previous)
+    (copy / PREVIOUS_CHECKPOINT).write_bytes(previous)
     return copy
 
 
@@ -139,17 +141,23 @@ def test_a_run_whose_newest_checkpoint_is_damaged_ends_with_the_same_weights(
     assert_same(run.model().state_dict(), stopped[1])
 
 
-def test_without_an_intact_checkpoint_nothing_is_restored(session, stopped, tmp_path):
-    change, _ = CHANGES["a short random state"]  # found after the weights were read
+@pytest.mark.parametrize("name", ["a short random state", "several totals", "half a scaler"])
+def test_without_an_intact_checkpoint_nothing_is_restored(name, session, stopped, tmp_path):
+    change, _ = CHANGES[name]
     folder = with_change(stopped[0], tmp_path / "run", change)
-    shutil.copy(folder / CURRENT, folder / PREVIOUS)
+    shutil.copy(folder / CHECKPOINT, folder / PREVIOUS_CHECKPOINT)
     with torch.no_grad():
         for parameter in session.model.parameters():
             parameter.fill_(0.25)
+    torch.manual_seed(5)
+    random = torch.get_rng_state()
     resumed = state.TrainingState(folder, session, DistributedContext())
+    before, moments = dict(vars(resumed)), dict(session.optimiser.state)
     with pytest.warns(UserWarning, match="starting from scratch"):
         resumed.resume()
-    assert resumed.step == 0
+    assert vars(resumed) == before
+    assert torch.equal(torch.get_rng_state(), random)
+    assert dict(session.optimiser.state) == moments
     assert all((parameter == 0.25).all() for parameter in session.model.parameters())
 
 

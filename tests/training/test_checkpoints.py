@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from atlaslib import Cohort, DataError, Recipe, load_run, recipe, train
 from atlaslib.training import checkpoints, state
 from atlaslib.training.checkpoints import (
-    CURRENT,
-    PREVIOUS,
+    CHECKPOINT,
+    PREVIOUS_CHECKPOINT,
     locked,
     save_checkpoint,
 )
@@ -49,9 +49,9 @@ def kill(chosen: Recipe, cohort: Cohort, folder: Path, kills: int) -> None:
     """Start a run and kill it several times, each at a random moment after some progress."""
     moments = random.Random(kills)
     for _ in range(kills):
-        before = modified_at(folder / CURRENT)
+        before = modified_at(folder / CHECKPOINT)
         process = start(chosen, cohort, folder)
-        while modified_at(folder / CURRENT) == before and process.is_alive():
+        while modified_at(folder / CHECKPOINT) == before and process.is_alive():
             time.sleep(0.002)
         time.sleep(moments.uniform(0, 0.15))
         assert process.is_alive(), "the run ended before it could be killed: give it more steps"
@@ -73,7 +73,7 @@ def test_a_killed_run_ends_with_the_same_weights(cohort, uninterrupted, tmp_path
     run = load_run(tmp_path / "run")
     assert list(run.history.epoch) == list(range(1, KILLED.epochs + 1))
     left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert not {CURRENT, PREVIOUS} & left
+    assert not {CHECKPOINT, PREVIOUS_CHECKPOINT} & left
     assert not [name for name in left if name.endswith(".part")]
 
 
@@ -90,7 +90,7 @@ def test_a_run_killed_twenty_times_ends_with_the_same_weights(cohort, tmp_path):
 def test_a_signal_to_stop_saves_a_checkpoint_first(number, cohort, uninterrupted, tmp_path):
     folder = tmp_path / "run"
     process = start(KILLED, cohort, folder)
-    while not (folder / CURRENT).is_file():
+    while not (folder / CHECKPOINT).is_file():
         time.sleep(0.002)
     os.kill(process.pid, number)
     process.join()
@@ -139,12 +139,12 @@ def value_in(folder: Path) -> int | None:
     "damage", [lambda b: b[:-9], lambda b: b[:500] + b"x" + b[501:], lambda b: b""]
 )
 def test_a_damaged_checkpoint_falls_back_to_the_previous_one_with_a_warning(damage, tmp_path):
-    path = saved(tmp_path, 1, 2) / CURRENT
+    path = saved(tmp_path, 1, 2) / CHECKPOINT
     assert value_in(tmp_path) == 2
     path.write_bytes(damage(path.read_bytes()))
     with pytest.warns(UserWarning, match=r"checkpoint.pt: damaged .* resuming from the previous"):
         assert value_in(tmp_path) == 1
-    (tmp_path / PREVIOUS).write_bytes(b"damaged, too")
+    (tmp_path / PREVIOUS_CHECKPOINT).write_bytes(b"damaged, too")
     with pytest.warns(UserWarning, match="starting from scratch"):
         assert value_in(tmp_path) is None
 
@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
 def test_a_second_process_is_refused(cohort, tmp_path):
     folder = tmp_path / "run"
     process = start(KILLED, cohort, folder)
-    while not (folder / CURRENT).is_file():
+    while not (folder / CHECKPOINT).is_file():
         time.sleep(0.002)
     with pytest.raises(DataError, match="another process is training"), locked(folder):
         pass

@@ -92,6 +92,22 @@ def test_resuming_restores_the_state(state, cohort):
         assert torch.equal(ours, theirs)
 
 
+def test_a_gradient_scaler_goes_on_after_resuming(state, cohort):
+    """As on a GPU without bfloat16; its counters must stay whole numbers."""
+    state.session.scaler = torch.amp.GradScaler("cpu", growth_interval=2)
+    x, y = torch.rand(2, 2, 1, *RECIPE.input_size())
+    state.record_step(state.session.step(x, y))
+    state.save()
+    session = TrainingSession(RECIPE, cohort, None, DistributedContext(), False)
+    session.scaler = torch.amp.GradScaler("cpu")
+    TrainingState(state.folder, session, DistributedContext()).resume()
+    found, saved = session.scaler.state_dict(), state.session.scaler.state_dict()
+    assert found == saved
+    assert [type(value) for value in found.values()] == [type(value) for value in saved.values()]
+    session.step(x, y)
+    assert session.scaler.get_scale() == 2 * saved["scale"]  # after two good steps
+
+
 @pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("{}")])
 @pytest.mark.parametrize("name", ["experiment.txt", "recipe.json"])
 def test_a_file_deleted_or_edited_during_training_is_written_again(name, change, cohort, tmp_path):

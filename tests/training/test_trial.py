@@ -185,6 +185,14 @@ def test_a_batch_that_needs_more_memory_than_there_is_is_not_tried(monkeypatch):
     assert max(seen) == 2
 
 
+@pytest.mark.parametrize("text", ["CUDA out of memory", "DefaultCPUAllocator: can't allocate"])
+def test_a_lack_of_memory_is_left_to_training(text):
+    def fail(x):
+        raise RuntimeError(text)
+
+    try_one_batch(RECIPE, lambda: Odd(fail))
+
+
 def test_an_infinite_mask_in_a_buffer_is_no_damage(cohort, tmp_path):
     def make():
         network = Odd()
