@@ -129,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_whole_head(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
+    score = commands.add_parser("score", help="compare masks that any program wrote with the truth")
+    score.add_argument("masks", metavar="MASKS", type=Path)
+    score.add_argument("--data", type=Path, required=True, metavar="DIR")
+    score.add_argument("--csv", type=Path, required=True, metavar="FILE")
+    score.set_defaults(run=_score)
+
     claims = commands.add_parser("claims", help="re-test every claim of the paper; resumable")
     _add_cohort(claims)
     claims.add_argument("--out", type=Path, metavar="DIR", help="where the tables are")
@@ -277,6 +283,18 @@ def _evaluate(options: argparse.Namespace) -> None:
         f"{row.scans} scans of {row.subjects} {kind}subjects ({cohort.source}): Dice "
         f"{row.dice:.3f} (95 % interval {row.low:.3f} to {row.high:.3f}), pooled "
         f"{row.pooled_dice:.3f}; one row per scan in {options.csv}"
+    )
+
+
+def _score(options: argparse.Namespace) -> None:
+    check_writable(options.csv)
+    cohort = atlaslib.load_cohort(options.data)
+    metrics = ("volume", "lesion_f1", "lesion_count")
+    table = atlaslib.evaluate_masks(options.masks, cohort, metrics)
+    atomic_write(options.csv, lambda name: table.to_csv(name, index=False))
+    means = ", ".join(f"{name} {table[name].mean():.3f}" for name in ("dice", "lesion_f1"))
+    print(
+        f"{len(table)} scans ({cohort.source}), means: {means}; one row per scan in {options.csv}"
     )
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from archived import packed
+from volumes import save
 
 import atlaslib
 from atlaslib.__main__ import main
+from atlaslib.data.volumes import read_scan
 from atlaslib.evaluation import pretrained
 from atlaslib.evaluation.pretrained import publish
 
@@ -199,3 +201,15 @@ def test_a_table_is_not_written_over_a_file_and_a_doubtful_header_is_told(cohort
     )
     assert "warning" in (told := capsys.readouterr().err)
     assert "no orientation" in told
+
+
+def test_masks_of_any_program_are_scored(cohort, tmp_path, capsys):
+    for scan in cohort:
+        mask = read_scan(scan).mask.astype(np.uint8)
+        save(tmp_path / "masks" / f"{scan.subject}_{scan.session}.nii", mask)
+    call = ["score", str(tmp_path / "masks"), "--data", str(cohort.root)]
+    assert main([*call, "--csv", str(tmp_path / "scores.csv")]) == 0
+    assert "dice 1.000, lesion_f1 1.000" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "scores.csv", dtype={"subject": str})
+    assert len(table) == len(cohort)
+    assert set(table.lesion_count_difference) == {0}

@@ -173,6 +173,36 @@ class Cohort(Sequence[Scan]):
             parts.append(self.only(kept))
         return parts[0], parts[1], parts[2]
 
+    def folds(self, count: int, seed: int = 0, by: str = "subject") -> list[Cohort]:
+        """Divide the labelled scans into folds, balanced by the volume of the lesions.
+
+        Of every `count` subjects that follow one another in lesion volume, each goes to another
+        fold at random. Reads the masks.
+
+        Parameters
+        ----------
+        count : int
+        seed : int
+            The same seed gives the same folds on every machine.
+        by : {"subject", "site"}
+            What must stay together.
+
+        Returns
+        -------
+        list of Cohort
+            The scans to test with each fold: disjoint, and together all of them.
+
+        Raises
+        ------
+        DataError
+            If there are fewer subjects (sites) than folds.
+        ValueError
+            If an argument is invalid.
+        """
+        from atlaslib.data.splits import make_folds  # which reads masks, as nothing here does
+
+        return make_folds(self, count, seed, by)
+
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change when any scan's name or any file's bytes do."""
         digest = hashlib.sha256()

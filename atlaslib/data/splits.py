@@ -19,39 +19,30 @@ from atlaslib.recipes import Recipe
 #: The parts of a split.
 TRAIN, VALIDATION, TEST = range(3)
 # Shares of the slices. Inverted: training has what a comment in the code gives the dev set.
-_BY_SLICE = {"slice": (0.7, 0.15, 0.15), "slice inverted": (0.3, 0.35, 0.35)}
+BY_SLICE = {"slice": (0.7, 0.15, 0.15), "slice inverted": (0.3, 0.35, 0.35)}
 
 
-def make_folds(cohort: Cohort, count: int) -> list[Cohort]:
-    """Divide the labelled scans into folds by subject, balanced by the volume of their lesions.
-
-    Of every `count` subjects that follow one another in lesion volume, each goes to another fold,
-    at random but always the same.
-
-    Returns
-    -------
-    list of Cohort
-        The scans to test with each fold: disjoint, and together all of them.
-
-    Raises
-    ------
-    DataError
-        If there are fewer subjects than folds.
-    """
+def make_folds(cohort: Cohort, count: int, seed: int = 0, by: str = "subject") -> list[Cohort]:
+    """As :meth:`atlaslib.Cohort.folds`."""
+    if by not in ("subject", "site"):
+        raise ValueError(f"folds by 'subject' or 'site', not by {by!r}")
+    if not isinstance(count, int | np.integer) or count < 2:
+        raise ValueError(f"folds: expected a whole number of at least 2, got {count!r}")
     cohort = cohort.labelled
-    if len(cohort.subjects) < count:
-        text = f"{count} folds need as many subjects, found {len(cohort.subjects)}"
-        raise DataError(f"{cohort.root}: {text}")
     table = SliceDataset(cohort, progress=False).table
-    volumes = table.groupby("subject").lesion_pixels.sum().sort_index()  # whatever the scans' order
+    # whatever the order of the scans
+    volumes = table.groupby(by).lesion_pixels.sum().sort_index()
+    if len(volumes) < count:
+        text = f"{count} folds need as many {by}s, found {len(volumes)}"
+        raise DataError(f"{cohort.root}: {text}")
     by_volume = volumes.sort_values(kind="stable").index
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     fold_of: dict[str, int] = {}
     for start in range(0, len(by_volume), count):
         block = by_volume[start : start + count]
         fold_of |= dict(zip(block, generator.permutation(count), strict=False))
     return [
-        cohort.only([scan for scan in cohort if fold_of[scan.subject] == fold])
+        cohort.only([scan for scan in cohort if fold_of[getattr(scan, by)] == fold])
         for fold in range(count)
     ]
 
@@ -64,7 +55,7 @@ def _without(cohort: Cohort, other: Cohort) -> Cohort:
 
 def split_cohort(cohort: Cohort, recipe: Recipe) -> tuple[Cohort, Cohort, Cohort]:
     """The scans for training, validation and test; by slice, each part has all of them."""
-    if recipe.split in _BY_SLICE:
+    if recipe.split in BY_SLICE:
         return (cohort.labelled,) * 3
     held_out = recipe.held_out
     if recipe.folds is not None:
@@ -82,9 +73,9 @@ def slices_of_part(table: pd.DataFrame, recipe: Recipe, part: int) -> np.ndarray
     The draw is seeded by the scan's name, so that a slice belongs to the same part whichever
     scans are in the table, and a run is only tested on slices that it has not seen.
     """
-    if recipe.split not in _BY_SLICE:
+    if recipe.split not in BY_SLICE:
         return np.ones(len(table), bool)
-    edges = np.cumsum((0, *_BY_SLICE[recipe.split]))
+    edges = np.cumsum((0, *BY_SLICE[recipe.split]))
     draws = np.concatenate([
         np.random.default_rng([recipe.split_seed, zlib.crc32(f"{subject} {session}".encode())])
         .permutation(GRID[2]) / GRID[2]

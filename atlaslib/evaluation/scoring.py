@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,9 @@ from torch import nn
 
 from atlaslib.data.cohort import Cohort
 from atlaslib.data.slices import GRID, SliceDataset
-from atlaslib.data.splits import TEST, slices_of_part
+from atlaslib.data.splits import BY_SLICE, TEST, slices_of_part
 from atlaslib.evaluation.inference import is_lesion, logit_chunks, slices_per_pass
+from atlaslib.evaluation.mask_scores import check_metrics, mask_scores
 from atlaslib.evaluation.metrics import bootstrap_mean, dice_of, mean_dice, pooled_dice
 from atlaslib.evaluation.predictor import Predictor, Trained
 from atlaslib.files import DataError, expect
@@ -77,6 +78,7 @@ def validate(
     part: int,
     positions: Sequence[int] | None = None,
     brain_only: bool = True,
+    metrics: Sequence[str] = (),
 ) -> list[dict[str, float]]:
     """Segment scans and compare them with their masks: one :func:`scan_scores` row per scan.
 
@@ -91,26 +93,40 @@ def validate(
         Positions of the scans in the cohort. None: all.
     brain_only : bool, default=True
         As in :func:`atlaslib.predict`.
+    metrics : sequence of str
+        Further scores, of :func:`atlaslib.evaluation.mask_scores.mask_scores`.
     """
     device = next(model.parameters()).device
     model.eval()
     positions = range(len(slices.cohort)) if positions is None else positions
-    found = []
+    found, more = [], []
     for position in positions:
         images, masks = (x.to(device, non_blocking=True) for x in slices.scan(position))
         logits = logit_chunks(model, images, recipe, np.arange(len(images)), brain_only)
         # chunk by chunk, while the logits are still in the CPU's cache
         chunks = zip(logits, masks.split(slices_per_pass(device, recipe)), strict=True)
-        found.append(torch.cat([slice_counts(*chunk) for chunk in chunks]))
+        counts, predicted = [], []
+        for each, mask in chunks:
+            counts.append(slice_counts(each, mask))
+            if metrics:
+                predicted.append(is_lesion(each).cpu().numpy())
+        found.append(torch.cat(counts))
+        more.append(
+            mask_scores(np.concatenate(predicted), masks.cpu().numpy(), metrics) if metrics else {}
+        )
     own = slices_of_part(slices.table, recipe, part).reshape(-1, GRID[2])
     return [  # copied to the CPU at the end, so that a GPU need not wait between scans
-        scan_scores(values.cpu().numpy()[own[position]], recipe.pos_weight)
-        for position, values in zip(positions, found, strict=True)
+        scan_scores(values.cpu().numpy()[own[position]], recipe.pos_weight) | others
+        for position, values, others in zip(positions, found, more, strict=True)
     ]
 
 
 def evaluate(
-    run: Trained, cohort: Cohort, progress: bool = True, brain_only: bool = True
+    run: Trained,
+    cohort: Cohort,
+    progress: bool = True,
+    brain_only: bool = True,
+    metrics: Iterable[str] = (),
 ) -> pd.DataFrame:
     """Segment every scan of a cohort and compare it with its masks.
 
@@ -126,6 +142,9 @@ def evaluate(
         :func:`atlaslib.predict`. True lesion voxels count wherever they are. In the losses, a voxel
         out there adds almost nothing if it is background and 20 nats if it is lesion, like one
         outside the window.
+    metrics : iterable of {"volume", "hd95", "assd", "lesion_f1", "lesion_count"}
+        Further columns, as in :func:`atlaslib.evaluation.mask_scores.mask_scores`. Those of
+        distances need MONAI and take about a second a scan.
 
     Returns
     -------
@@ -140,6 +159,9 @@ def evaluate(
     expect("cohort", cohort, Cohort)
     if not len(cohort):
         raise DataError(f"{cohort.root}: no scan to evaluate")
+    names = [name for name in check_metrics(metrics) if name != "dice"]
+    if names and run.recipe.split in BY_SLICE:
+        raise ValueError(f"{names[0]}: needs whole scans, but this run was split by slice")
     model = fast_layout(run.model(), best_device())
     slices = SliceDataset(cohort, progress=progress)
     split = run.provenance["split"] if isinstance(run, Run) else {}
@@ -149,7 +171,7 @@ def evaluate(
          "part": parts.get(scan.subject, "new")}
         for scan in cohort
     ]  # fmt: skip
-    scores = validate(model, slices, run.recipe, TEST, brain_only=brain_only)
+    scores = validate(model, slices, run.recipe, TEST, brain_only=brain_only, metrics=names)
     return pd.concat([pd.DataFrame(rows), pd.DataFrame(scores)], axis=1)
 
 

@@ -10,7 +10,6 @@ from atlaslib.data.splits import (
     TEST,
     TRAIN,
     VALIDATION,
-    make_folds,
     slices_of_part,
     split_cohort,
 )
@@ -65,9 +64,23 @@ def test_folds_test_everybody_once_and_share_large_and_small_lesions(cohort, tab
         assert sorted(len(part & set(block)) for part in tested) == [1, 1, 1]
 
 
+def test_folds_by_site_keep_sites_together(cohort):
+    first, second = cohort.folds(2, seed=1, by="site")
+    assert {scan.site for scan in first} ^ {scan.site for scan in second} == {"Site1", "Site2"}
+    assert len(first) + len(second) == len(cohort)
+    orders = {tuple(tuple(part.subjects) for part in cohort.folds(3, seed)) for seed in range(5)}
+    assert len(orders) > 1
+
+
 def test_folds_need_enough_subjects_and_a_number_among_them(cohort):
     with pytest.raises(DataError, match="20 folds need as many subjects, found 7"):
-        make_folds(cohort, 20)
+        cohort.folds(20)
+    with pytest.raises(DataError, match="3 folds need as many sites, found 2"):
+        cohort.folds(3, by="site")
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        cohort.folds(1)
+    with pytest.raises(ValueError, match="not by 'scan'"):
+        cohort.folds(3, by="scan")
     for wrong in ({"split_seed": 3}, {"split": "scan"}):
         with pytest.raises(ValueError, match="folds: needs split 'subject'"):
             recipe("baseline", "smoke", folds=3, **wrong)

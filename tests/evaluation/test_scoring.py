@@ -19,6 +19,7 @@ from atlaslib.data.slices import to_slices
 from atlaslib.data.volumes import read_scan
 from atlaslib.evaluation.calibration import detection_table
 from atlaslib.evaluation.inference import probabilities
+from atlaslib.evaluation.mask_scores import mask_scores
 from atlaslib.evaluation.metrics import mean_slice_dice
 from atlaslib.evaluation.scoring import scan_scores, slice_counts
 from atlaslib.models.zero import Zero
@@ -104,3 +105,17 @@ def test_summary(run, cohort):
     assert (row.scans, row.subjects) == (8, 7)
     assert row.dice == pytest.approx(table.dice.mean())
     assert row.low <= row.dice <= row.high
+
+
+def test_further_metrics_are_those_of_the_predicted_mask(run, cohort):
+    part = cohort[:1]
+    row = evaluate(run, part, progress=False, metrics=("dice", "lesion_count", "volume")).iloc[0]
+    mask = to_slices(np.asarray(predict(run, part[0]).dataobj))
+    true = to_slices(read_scan(part[0]).mask)
+    expected = mask_scores(mask, true, ("lesion_count", "volume"))
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    with pytest.raises(ValueError, match="no metric 'iou'"):
+        evaluate(run, part, progress=False, metrics=["iou"])
+    by_slice = Predictor(Zero(), recipe("zero", "smoke", split="slice"))
+    with pytest.raises(ValueError, match="volume: needs whole scans"):
+        evaluate(by_slice, part, progress=False, metrics=["volume"])
