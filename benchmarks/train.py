@@ -276,10 +276,11 @@ def main() -> None:
     device, found = best_device(), []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ATLASLIB_HOME"] = folder  # where the cache is written
+        host = machine()  # before any work of ours, which would count as load
         cohort = make_cohort(Path(folder) / "scans", args.subjects)
         for model in args.model:
             chosen = recipe(model, args.profile)
-            about = machine() | {key: value for key, value in vars(args).items() if key != "out"}
+            about = host | {key: value for key, value in vars(args).items() if key != "out"}
             about |= {"model": model, "batch": chosen.batch_size}
             about["threads"] = torch.get_num_threads()
             about["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -4,7 +4,8 @@
 
 Makes a synthetic cohort, trains on it, scores the network as it is shipped, in half precision, on
 synthetic people of another seed and on the heads of ``benchmarks/heads.py``, and writes weights and
-card to ``data/weights``. What is finished is not repeated: start it again after an interruption.
+card to ``data/weights``; at the smoke profile, to a folder of its own in the library's home. What
+is finished is not repeated: start it again after an interruption.
 """
 
 from __future__ import annotations
@@ -155,11 +156,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make the weights that the library ships.")
     parser.add_argument("--profile", choices=list(PEOPLE), default="full")
     parser.add_argument("--heads", type=Path, metavar="FOLDER", help="as for benchmarks/heads.py")
-    parser.add_argument("--out", type=Path, default=ROOT / "data" / "weights", metavar="DIR")
+    parser.add_argument("--out", type=Path, metavar="DIR")
     args = parser.parse_args(arguments)
+    shipped = ROOT / "data" / "weights"
+    out = args.out or (shipped if args.profile == "full" else atlaslib.home() / "weights-smoke")
     known, unseen = people(args.profile)
     run = atlaslib.train(recipe(args.profile), known)
-    print(ship(run, unseen, args.heads, args.out))
+    print(ship(run, unseen, args.heads, out))
 
 
 if __name__ == "__main__":

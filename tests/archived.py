@@ -65,11 +65,6 @@ def encrypted(path: Path, digest: str) -> Path:
     return out
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    files = [path for path in folder.rglob("*") if not path.is_dir()]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
 def assert_refused(archive: Path, says: str, key: str | None = None) -> None:
     """Unpacking fails with a one-line error and leaves the archive's folder unchanged."""
     before = sorted(archive.parent.rglob("*"))

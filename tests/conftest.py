@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from heads import write_heads
 from volumes import write_scan
 
 import atlaslib
@@ -20,7 +21,8 @@ HAS_GPU = torch.cuda.is_available()
 def _temporary_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the tests out of the user's data folder."""
     os.environ["ATLASLIB_HOME"] = str(tmp_path_factory.mktemp("home"))
-    torch.set_num_threads(2)
+    # each of several test processes has a core of its own
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,6 +51,12 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> atlaslib.Cohort:
         write_scan(root, f"03184{number}", seed=number, site=site)
     write_scan(root, "031840", seed=0, site="Site1", session="t02")
     return atlaslib.load_cohort(root)
+
+
+@pytest.fixture(scope="session")
+def heads_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny folder of heads; a test that changes it makes a copy."""
+    return write_heads(tmp_path_factory.mktemp("heads"))
 
 
 @pytest.fixture

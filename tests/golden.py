@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sessions import new_session
 from torch import nn
 from volumes import write_scan
 
@@ -36,8 +37,6 @@ from atlaslib.synthetic.cohort import GENERATOR, make_scan
 from atlaslib.synthetic.people import draw_people
 from atlaslib.synthetic.scanner import SCANNERS, SHIFTED
 from atlaslib.training.batches import epoch_batches, epoch_order
-from atlaslib.training.distributed import DistributedContext
-from atlaslib.training.step import TrainingSession
 
 STORED = Path(__file__).with_suffix(".json")
 STEPS = 4  # of training: later ones amplify how a processor rounds
@@ -62,7 +61,7 @@ def training() -> dict[str, Any]:
     try:
         for name in MODELS:
             chosen = recipe(name, "smoke", batch_size=4, clip_norm=0.003)
-            session = TrainingSession(chosen, tiny_cohort(), None, DistributedContext(), False)
+            session = new_session(chosen, tiny_cohort())
             order = epoch_order(session.slices.table, chosen, epoch=0)
             batches = (part[:STEPS] for part in epoch_batches(order, chosen, epoch=0))
             session.model.train()

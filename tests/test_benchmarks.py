@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from heads import write_heads
 from volumes import AFFINE, box, head, save
 
 import atlaslib
@@ -20,6 +20,7 @@ from atlaslib.data.cohort import EXACT
 from atlaslib.data.volumes import GRID, read_scan
 from atlaslib.evaluation.pretrained import model_card
 from atlaslib.networks import forward_gflop
+from atlaslib.training import loop
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 DEPTH = GRID[2]
@@ -104,8 +105,13 @@ def same_picture(image: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def test_the_bytes_are_the_same_slices(
-    data: ModuleType, ours: dict[bytes, torch.Tensor], pair: atlaslib.Cohort, tmp_path: Path
+    data: ModuleType,
+    ours: dict[bytes, torch.Tensor],
+    pair: atlaslib.Cohort,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("ATLASLIB_HOME", "")  # the reader sets it: it is restored
     found = {
         mask.numpy().tobytes(): image
         for batch in data.atlaslib_bytes(pair, tmp_path)(0)
@@ -170,6 +176,8 @@ def test_every_program_trains(
     """A program whose packages are not installed is named and left out."""
     monkeypatch.setitem(sys.modules, "data", data)
     train = script("train")
+    for name, few in (("SIDE", {"cpu": 64}), ("ROUNDS", 2), ("WARM_UP", 2)):
+        monkeypatch.setattr(train, name, few)
     tiny = atlaslib.recipe("baseline", "smoke", width=2)
     table, limits = train.compare(tiny, cohort, 2)
     rates = table["slices/s"]
@@ -181,12 +189,14 @@ def test_every_program_trains(
 
 
 def test_heads_are_scored_and_drawn(
-    cohort: atlaslib.Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cohort: atlaslib.Cohort,
+    heads_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     heads = script("heads")
-    folder = write_heads(tmp_path / "heads")
     run = atlaslib.train(atlaslib.recipe("zero", "smoke"), cohort, tmp_path / "run", progress=False)
-    call = [str(folder), "--run", str(run.folder)]
+    call = [str(heads_folder), "--run", str(run.folder)]
     table, picture = tmp_path / "heads.csv", tmp_path / "anna.png"
     assert heads.main([*call, "--out", str(table), "--picture", "anna", str(picture)]) == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
@@ -197,10 +207,10 @@ def test_heads_are_scored_and_drawn(
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert heads.main([*call, "--picture", "bert", str(picture)]) == 1
     assert "no head 'bert'; found Site2, anna" in capsys.readouterr().err
-    assert heads.main([str(folder), "--pretrained", "vgg"]) == 1
+    assert heads.main([str(heads_folder), "--pretrained", "vgg"]) == 1
     assert "no pretrained network 'vgg'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        heads.main([str(folder)])
+        heads.main([str(heads_folder)])
 
 
 def test_the_shipped_network_is_cheap() -> None:
@@ -210,10 +220,11 @@ def test_the_shipped_network_is_cheap() -> None:
 
 
 def test_one_command_makes_the_weights(
-    cohort: atlaslib.Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cohort: atlaslib.Cohort, heads_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cohorts, which take longest, are replaced."""
     weights = script("weights")
+    cohort = atlaslib.load_cohort(shutil.copytree(cohort.root, tmp_path / "cohort"))
     for scan in cohort:  # as if the masks had been drawn without a fault
         save(scan.t1.with_name(scan.subject + EXACT), read_scan(scan).mask.astype(np.uint8))
     made = []
@@ -224,14 +235,22 @@ def test_one_command_makes_the_weights(
 
     monkeypatch.setattr(atlaslib, "make_cohort", make_cohort)
     monkeypatch.setenv("ATLASLIB_HOME", str(tmp_path / "home"))
-    folder = write_heads(tmp_path / "heads")
-    call = ["--profile", "smoke", "--heads", str(folder), "--out", str(tmp_path / "weights")]
+    call = ["--profile", "smoke", "--heads", str(heads_folder), "--out", str(tmp_path / "weights")]
     weights.main(call)
     assert len(set(made)) == 2
-    before = {path: path.read_bytes() for path in (tmp_path / "weights").iterdir()}
-    weights.main(call)  # the finished run is reused
-    assert {path: path.read_bytes() for path in (tmp_path / "weights").iterdir()} == before
-    assert len(list((tmp_path / "home" / "runs").iterdir())) == 1
+    shipped = []
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_train", None)  # the finished run is reused
+        patch.setattr(weights, "ship", lambda *given: shipped.append(given))
+        weights.main(call)
+        weights.main(["--profile", "smoke"])
+    (run,) = (tmp_path / "home" / "runs").iterdir()
+    assert [given[0].folder for given in shipped] == [run] * 2
+    # only the full profile writes to the repository
+    assert [given[-1] for given in shipped] == [
+        tmp_path / "weights",
+        tmp_path / "home" / "weights-smoke",
+    ]
     card = model_card("residual_unet", tmp_path / "weights")
     assert card["training data"]["people"] == 5
     assert card["unseen synthetic people"]["people"] == 7

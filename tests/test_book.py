@@ -224,6 +224,12 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert set(re.findall(r"^   (\w+)$", table, re.MULTILINE)) == documented
 
 
+def test_names_in_single_backquotes_are_code_in_the_reference() -> None:
+    module = ModuleType("sample", "From `head`, :mod:`atlaslib.data`, ``files`` and `a b`.")
+    shown = "From ``head``, :mod:`atlaslib.data`, ``files`` and ``a b``."
+    assert reference.described(module) == shown
+
+
 def test_each_page_of_the_reference_begins_with_a_table_of_its_entries() -> None:
     for name, text in reference.pages().items():
         listed = re.findall(r"^   ~[\w.]+\.(\w+)$", text.partition("automodule::")[0], re.MULTILINE)

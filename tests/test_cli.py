@@ -9,21 +9,27 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from archived import packed
+from safetensors.torch import save_file
 from volumes import save
 
 import atlaslib
 from atlaslib.__main__ import main
-from atlaslib.data.volumes import read_scan
+from atlaslib.data.slices import to_slices
+from atlaslib.data.volumes import near_brain, read_scan
 from atlaslib.evaluation import pretrained
 from atlaslib.evaluation.pretrained import publish
+from atlaslib.runs import seal
+from atlaslib.training import loop
 
 
-def test_train_evaluate_predict(cohort, tmp_path, capsys):
+def test_train_evaluate_predict(cohort, tmp_path, monkeypatch, capsys):
     run, csv, mask = tmp_path / "run", tmp_path / "dice.csv", tmp_path / "mask.nii.gz"
     train = ["train", "baseline", "--profile", "smoke", "--data", str(cohort.root)]
     train += ["--out", str(run), "--set", "epochs=1"]
     assert main(train) == 0
+    monkeypatch.setattr(loop, "_train", None)
     assert main(train) == 0  # the finished run is reused
     assert main(["evaluate", str(run), "--data", str(cohort.root), "--csv", str(csv)]) == 0
     assert "1 scans of 1 unseen subjects" in capsys.readouterr().out
@@ -41,15 +47,21 @@ def test_train_evaluate_predict(cohort, tmp_path, capsys):
 
 
 def test_predict_with_a_pretrained_network(cohort, tmp_path, monkeypatch, capsys):
+    """It marks every voxel that it may."""
     run = atlaslib.train(atlaslib.recipe("zero", "smoke"), cohort, tmp_path / "run", progress=False)
+    save_file({"final_bias": torch.tensor([3.0])}, run.folder / "weights.safetensors")
+    seal(run.folder)
+    run = atlaslib.load_run(run.folder)
     publish(run, {}, tmp_path / "weights")
     monkeypatch.setattr(pretrained, "shipped", lambda name: tmp_path / name)
     t1, masks = str(cohort[0].t1), [str(tmp_path / f"{n}.nii") for n in range(4)]
     assert main(["predict", "--pretrained", "zero", t1, masks[0]]) == 0
     assert main(["predict", t1, masks[1], "--pretrained", "zero"]) == 0
     assert main(["predict", str(run.folder), t1, "--whole-head", masks[2]]) == 0
-    contents = [Path(mask).read_bytes() for mask in masks[:3]]
-    assert contents[0] == contents[1] == contents[2]  # it finds nothing anywhere
+    assert Path(masks[0]).read_bytes() == Path(masks[1]).read_bytes()
+    near, everywhere = (to_slices(np.asarray(nib.load(masks[n]).dataobj)) for n in (0, 2))
+    np.testing.assert_array_equal(near, to_slices(near_brain()))
+    assert everywhere.all()
     capsys.readouterr()
     (tmp_path / "weights" / "zero.json").unlink()
     for call, says in (
@@ -154,11 +166,16 @@ def test_a_key_in_the_command_is_refused_and_not_shown(tmp_path, capsys):
         (["train", "baseline", "--profile", "", "--data", ".", "--out", "r"], "no profile ''"),
     ],
 )
-def test_wrong_numbers_and_profiles_are_refused_before_anything_is_made(call, says, capsys):
+def test_wrong_numbers_and_profiles_are_refused_before_anything_is_made(
+    call, says, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ATLASLIB_HOME", str(tmp_path))
     with pytest.raises(SystemExit) as stop:
         main(call)
     assert stop.value.code == 2
     assert says in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), MemoryError(), AttributeError("a\nb")])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from folders import contents
 
 import atlaslib
 from atlaslib import DataError
@@ -89,10 +90,6 @@ def test_an_error_is_one_line():
     assert str(DataError("damaged (got 1 byte\n - could it be cut?)")) == (
         "damaged (got 1 byte - could it be cut?)"
     )
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_json_is_written_atomically(tmp_path):

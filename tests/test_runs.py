@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from folders import contents
 from safetensors.torch import save_file
 from torch import nn
 
@@ -37,10 +38,6 @@ PROVENANCE = {
     "signature": [0.0, 1.0],
     "split": {"train": ["031840", "031843"], "validation": ["031841"], "test": ["031842"]},
 }  # fmt: skip
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def write_run(folder: Path, model: nn.Module, custom: str = "", **provenance: object) -> Path:

@@ -14,7 +14,6 @@ from archived import (
     OPENSSL,
     VARIANTS,
     assert_refused,
-    content,
     encrypted,
     needs_filter,
     needs_openssl,
@@ -22,6 +21,7 @@ from archived import (
     tarred,
     zipped,
 )
+from folders import contents
 
 from atlaslib import DataError
 from atlaslib.data import archives
@@ -50,7 +50,7 @@ def test_encrypted_archives_are_unpacked(kind, digest, tmp_path):
     archive = encrypted(packed(tmp_path, kind), digest)
     assert is_encrypted(archive)
     assert unpack(archive, tmp_path / "out", KEY, progress=False) == tmp_path / "out"
-    assert content(tmp_path / "out") == FILES
+    assert contents(tmp_path / "out") == FILES
     assert sorted(tmp_path.iterdir()) == sorted([archive, tmp_path / "out"])
 
 
@@ -61,7 +61,7 @@ def test_plain_archives_need_neither_key_nor_openssl(kind, tmp_path, monkeypatch
     archive = packed(tmp_path, kind)
     assert not is_encrypted(archive)
     unpack(str(archive), str(tmp_path / "out"))
-    assert content(tmp_path / "out") == FILES
+    assert contents(tmp_path / "out") == FILES
 
 
 @needs_openssl
@@ -95,7 +95,7 @@ def test_an_empty_folder_and_a_link_to_one_are_filled(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     unpack(archive, tmp_path / "link", progress=False)
-    assert content(tmp_path / "elsewhere") == FILES
+    assert contents(tmp_path / "elsewhere") == FILES
     assert (tmp_path / "link").is_symlink()
 
 
@@ -104,7 +104,7 @@ def test_files_of_macos_are_left_out(tmp_path):
     extra = ["ATLAS/._b.csv", "__MACOSX/ATLAS/b.csv"]
     unpack(tarred(tmp_path / "a.tar", map(tarfile.TarInfo, extra)), tmp_path / "a", progress=False)
     unpack(zipped(tmp_path / "b.zip", extra), tmp_path / "b", progress=False)
-    assert content(tmp_path / "a") == content(tmp_path / "b") == FILES
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") == FILES
 
 
 @needs_filter

@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -20,7 +18,6 @@ from archived import (
     KEY,
     VARIANTS,
     assert_refused,
-    content,
     encrypted,
     needs_filter,
     needs_openssl,
@@ -28,6 +25,8 @@ from archived import (
     tarred,
     zipped,
 )
+from folders import contents
+from process import exit_code, signalled
 
 from atlaslib import DataError
 from atlaslib.data.archives import unpack
@@ -186,30 +185,15 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, monkeypatch):
 
 @needs_openssl
 def test_a_killed_run_leaves_only_a_temporary_folder(tmp_path):
+    """It is killed before it writes the second file."""
     archive = encrypted(packed(tmp_path, "tar.gz"), "md5")
-    program = (
-        "import sys, tarfile, time\n"
-        "from atlaslib.data.archives import unpack\n"
-        "def slow(self, member, path):\n"
-        "    open(path, 'w').close()\n"
-        "    print('writing', flush=True)\n"
-        "    time.sleep(60)\n"
-        "tarfile.TarFile.makefile = slow\n"
-        "unpack(sys.argv[1], sys.argv[2], sys.stdin.read(), progress=False)\n"
-    )
-    call = [sys.executable, "-c", program, str(archive), str(tmp_path / "out")]
-    with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin
-        assert process.stdout
-        process.stdin.write(KEY.encode())
-        process.stdin.close()
-        assert process.stdout.readline() == b"writing\n"
-        process.send_signal(signal.SIGKILL)
+    job = ("tarfile.TarFile.makefile", 2, unpack, archive, tmp_path / "out", KEY, False)
+    assert exit_code(signalled, signal.SIGKILL, *job) == -signal.SIGKILL
     [left] = set(tmp_path.iterdir()) - {archive}
     assert left.name.startswith(".out.")
     assert left.name.endswith(".part")
     unpack(archive, tmp_path / "out", KEY, progress=False)
-    assert content(tmp_path / "out") == FILES
+    assert contents(tmp_path / "out") == FILES
 
 
 def test_members_that_are_sparse_or_too_deep_are_refused(tmp_path):

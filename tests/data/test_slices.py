@@ -6,12 +6,11 @@ import gc
 import os
 import pickle
 import shutil
-import subprocess
-import sys
-import time
+import signal
 from pathlib import Path
 
 import numpy as np
+import process
 import pytest
 import torch
 from volumes import head, save, write_scan
@@ -104,12 +103,6 @@ def test_cache_is_reused_and_rebuilt(scan_writer, tmp_path, monkeypatch):
 
 # --- the cache ----------------------------------------------------------------------------------
 
-BUILD = """
-import sys, atlaslib
-cohort = atlaslib.load_cohort(sys.argv[1])
-print(int(atlaslib.SliceDataset(cohort, progress=False).table.lesion_pixels.sum()))
-"""
-
 
 @pytest.fixture
 def cache_folder(tmp_path, monkeypatch):
@@ -173,39 +166,30 @@ def test_an_unreadable_cache_is_one_line(scan_writer, tmp_path, cache_folder, un
 
 
 def test_two_processes_build_the_same_cache(tmp_path, cache_folder):
-    root = many(tmp_path, 4)
-    command = [sys.executable, "-c", BUILD, str(root)]
-    programs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert {program.communicate()[0].strip() for program in programs} == {str(4 * 12**3)}
-    assert all(program.returncode == 0 for program in programs)
+    job = (process.cache_together, process.PROCESSES.Barrier(2), many(tmp_path, 4), 4 * 12**3)
+    with process.running(*job) as one, process.running(*job) as other:
+        for each in (one, other):
+            each.join()
+            assert each.exitcode == 0
     assert sorted(path.suffix for path in cache_folder.iterdir()) == [".slices"] * 4
 
 
 def test_a_killed_process_leaves_no_incomplete_cache_file(tmp_path, cache_folder):
-    root = many(tmp_path, 6)
-    program = subprocess.Popen([sys.executable, "-c", BUILD, str(root)])
-    while not cache_folder.is_dir() or not list(cache_folder.glob("*.slices")):
-        time.sleep(0.005)
-    program.kill()
-    program.wait()
+    """It is killed while it writes the third file, between the slices and their checksum."""
+    root = many(tmp_path, 4)
+    moment = ("isal.isal_zlib.crc32", 3)
+    job = (process.signalled, signal.SIGKILL, *moment, process.cache_in_turn, root)
+    assert process.exit_code(*job) == -signal.SIGKILL
+    assert sorted(path.suffix for path in cache_folder.iterdir()) == [".part", ".slices", ".slices"]
     sizes = {path.stat().st_size for path in cache_folder.glob("*.slices")}
     assert sizes == {189 * (232 * 196 * 9 // 8 + 4) + 4}
     data = atlaslib.SliceDataset(load_cohort(root), progress=False)
-    assert data.table.lesion_pixels.sum() == 6 * 12**3
+    assert data.table.lesion_pixels.sum() == 4 * 12**3
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, cache_folder):
-    """A limit on file size makes a write fail as a full disk does."""
-    limited = (
-        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))\n"
-    )
-    command = [sys.executable, "-c", limited + BUILD, str(many(tmp_path, 1))]
-    program = subprocess.run(command, capture_output=True, text=True)
-    last = program.stderr.strip().splitlines()[-1]
-    assert "DataError" in last
-    assert "not written, the disk is full" in last
+    with pytest.raises(DataError, match="not written, the disk is full"):
+        process.outcome(process.cache_without_space, many(tmp_path, 1))
     assert list(cache_folder.iterdir()) == []
 
 
@@ -213,7 +197,7 @@ def test_data_loader_workers_get_paths_not_voxels(tmp_path, cache_folder):
     data = atlaslib.SliceDataset(load_cohort(many(tmp_path, 3)), progress=False)
     assert len(pickle.dumps(data)) < 100_000
     loader = torch.utils.data.DataLoader(
-        data, batch_size=189, num_workers=2, multiprocessing_context="spawn"
+        data, batch_size=189, num_workers=2, multiprocessing_context=process.PROCESSES
     )
     for position, (images, masks) in enumerate(loader):
         expected = data.scan(position)
@@ -236,10 +220,7 @@ def test_no_file_stays_open(tmp_path, cache_folder):
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
 def test_a_thousand_scans_build_in_bounded_memory(tmp_path, cache_folder):
     """Takes minutes and 9 GB of disk: 955 scans, as many as in R2.0."""
-    peak = "print(next(line for line in open('/proc/self/status') if 'VmHWM' in line).split()[1])"
-    command = [sys.executable, "-c", BUILD + peak, str(many(tmp_path, 955))]
-    limited = ["bash", "-c", 'ulimit -n 256; exec "$@"', "-", *command]
-    out = subprocess.run(limited, capture_output=True, text=True, check=True).stdout.split()
-    assert int(out[0]) == 955 * 12**3
-    assert int(out[1]) < 2 * 2**20  # kB
+    pixels, peak = process.outcome(process.cache_with_few_files, many(tmp_path, 955))
+    assert pixels == 955 * 12**3
+    assert peak < 2 * 2**20  # kB
     shutil.rmtree(cache_folder)

@@ -84,6 +84,7 @@ def test_the_grid_is_that_of_the_template():
     template = load_mni152_template(resolution=1)
     assert template.shape == brain_mask().shape == GRID
     np.testing.assert_array_equal(template.affine[:3, 3], ORIGIN)
+    np.testing.assert_array_equal(template.affine[:3, :3], np.eye(3))
 
 
 def test_a_rounded_affine_is_no_fault(tmp_path):

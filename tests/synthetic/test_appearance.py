@@ -6,18 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from infarct import NO_WARP, striatal
 from scipy import ndimage
 
 from atlaslib.synthetic import anatomy
 from atlaslib.synthetic.appearance import paint_lesion
-from atlaslib.synthetic.infarcts import Infarct, fit_lesion
-
-NO_WARP = np.zeros((3, *anatomy.NODES), np.float32)  # a subject shaped like the template
-
-
-def striatal(volume: int = 3_000) -> Infarct:
-    """A round infarct in the right basal ganglia."""
-    return Infarct(volume, "subcortical", 1, (125.0, 136.0, 80.0), (1.0, 1.0, 1.0), 0.9, True)
+from atlaslib.synthetic.infarcts import fit_lesion
 
 
 def test_a_stain_is_dark_inside_the_mask_and_faint_around_it():

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from infarct import NO_WARP, striatal
 from scipy import ndimage
 from volumes import region_at
 
@@ -17,12 +18,6 @@ from atlaslib.synthetic.people import Person, draw_people
 
 # lesion volume of the 655 public scans of R2.0, in mm3 (Liew et al. 2022)
 PUBLISHED = {10: 380, 25: 1_170, 50: 5_290, 75: 36_055, 90: 106_089}
-NO_WARP = np.zeros((3, *anatomy.NODES), np.float32)  # a subject shaped like the template
-
-
-def striatal(volume: int = 3_000, solid: bool = True) -> Infarct:
-    """A round infarct in the right basal ganglia."""
-    return Infarct(volume, "subcortical", 1, (125.0, 136.0, 80.0), (1.0, 1.0, 1.0), 0.9, solid)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

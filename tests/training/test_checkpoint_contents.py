@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint import assert_same, newest
+from sessions import new_session, new_state
 
 from atlaslib import recipe, train
 from atlaslib.runs import COLUMNS
@@ -19,7 +20,6 @@ from atlaslib.training.checkpoints import (
     PREVIOUS_CHECKPOINT,
     save_checkpoint,
 )
-from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.step import TrainingSession
 
 RECIPE = recipe("baseline", "smoke", epochs=2, width=2)
@@ -105,7 +105,7 @@ def stopped(cohort, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
 
 @pytest.fixture(scope="module")
 def session(cohort) -> TrainingSession:
-    return TrainingSession(SHORT, cohort, None, DistributedContext(), False)
+    return new_session(SHORT, cohort)
 
 
 def with_change(folder: Path, copy: Path, change: Callable[[dict], object]) -> Path:
@@ -123,9 +123,7 @@ def test_a_checkpoint_with_a_right_digest_and_another_content_is_damaged(
     name, session, stopped, tmp_path
 ):
     change, says = CHANGES[name]
-    resumed = state.TrainingState(
-        with_change(stopped[0], tmp_path / "run", change), session, DistributedContext()
-    )
+    resumed = new_state(with_change(stopped[0], tmp_path / "run", change), session)
     with pytest.warns(UserWarning, match=f"damaged checkpoint .*{says}.* resuming from the prev"):
         resumed.resume()
     assert (resumed.step, resumed.history) == (2, [])  # those of the previous one
@@ -151,7 +149,7 @@ def test_without_an_intact_checkpoint_nothing_is_restored(name, session, stopped
             parameter.fill_(0.25)
     torch.manual_seed(5)
     random = torch.get_rng_state()
-    resumed = state.TrainingState(folder, session, DistributedContext())
+    resumed = new_state(folder, session)
     before, moments = dict(vars(resumed)), dict(session.optimiser.state)
     with pytest.warns(UserWarning, match="starting from scratch"):
         resumed.resume()
@@ -166,7 +164,7 @@ def test_the_settings_of_the_optimiser_are_those_of_the_recipe(session, stopped,
         content["optimiser"]["param_groups"] = [{"lr": 100.0, "betas": (0.0, 0.0), "params": [0]}]
 
     folder = with_change(stopped[0], tmp_path / "run", change)
-    resumed = state.TrainingState(folder, session, DistributedContext())
+    resumed = new_state(folder, session)
     resumed.resume()
     assert resumed.step == 3
     (group,) = session.optimiser.param_groups

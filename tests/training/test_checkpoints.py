@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import process
 import pytest
 import torch
 from checkpoint import assert_same, newest
-from process import start
+from process import exit_code, running, signalled, wait_until
 from safetensors.torch import load_file
 
 from atlaslib import Cohort, DataError, Recipe, load_run, recipe, train
@@ -28,6 +29,8 @@ from atlaslib.training.step import TrainingError
 
 KILLED = recipe("baseline", "smoke", epochs=3, width=2, dropout=0.3)
 RECIPE = recipe("baseline", "smoke", epochs=2, width=2)
+# where runs are stopped: before a step is counted, and before a checkpoint replaces its copy
+STEP, SYNC = "atlaslib.training.state.TrainingState.record_step", "os.fsync"
 
 
 def modified_at(path: Path) -> int:
@@ -50,13 +53,10 @@ def kill(chosen: Recipe, cohort: Cohort, folder: Path, kills: int) -> None:
     moments = random.Random(kills)
     for _ in range(kills):
         before = modified_at(folder / CHECKPOINT)
-        process = start(chosen, cohort, folder)
-        while modified_at(folder / CHECKPOINT) == before and process.is_alive():
-            time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.15))
-        assert process.is_alive(), "the run ended before it could be killed: give it more steps"
-        process.kill()
-        process.join()
+        with running(process.train, chosen, cohort, folder) as run:
+            wait_until(lambda before=before: modified_at(folder / CHECKPOINT) != before, run)
+            time.sleep(moments.uniform(0, 0.15))
+            assert run.is_alive(), "the run ended before it could be killed: give it more steps"
         assert not (folder / "provenance.json").exists()
 
 
@@ -67,8 +67,17 @@ def uninterrupted(cohort, tmp_path_factory):
 
 
 def test_a_killed_run_ends_with_the_same_weights(cohort, uninterrupted, tmp_path):
-    """SIGKILL leaves the process no chance to clean up."""
-    kill(KILLED, cohort, tmp_path / "run", 3)
+    """SIGKILL leaves the process no chance to clean up.
+
+    The second one comes when a checkpoint's copy is made, but the new one has not replaced it.
+    """
+    for moment, call, epochs, step in ((STEP, 5, 0, 4), (SYNC, 6, 0, 9), (STEP, 12, 1, 6)):
+        job = (moment, call, process.train, KILLED, cohort, tmp_path / "run")
+        assert exit_code(signalled, signal.SIGKILL, *job) == -signal.SIGKILL
+        content = newest(tmp_path / "run")
+        assert (len(content["history"]), content["step"]) == (epochs, step)
+        unfinished = [path for path in (tmp_path / "run").iterdir() if path.suffix == ".part"]
+        assert len(unfinished) == (moment == SYNC)
     assert_same(train_alone(KILLED, cohort, tmp_path / "run"), uninterrupted)
     run = load_run(tmp_path / "run")
     assert list(run.history.epoch) == list(range(1, KILLED.epochs + 1))
@@ -89,15 +98,11 @@ def test_a_run_killed_twenty_times_ends_with_the_same_weights(cohort, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_stop_saves_a_checkpoint_first(number, cohort, uninterrupted, tmp_path):
     folder = tmp_path / "run"
-    process = start(KILLED, cohort, folder)
-    while not (folder / CHECKPOINT).is_file():
-        time.sleep(0.002)
-    os.kill(process.pid, number)
-    process.join()
-    assert process.exitcode == 1  # not killed by the signal
+    job = (train, KILLED, cohort, folder, None, False)
+    assert exit_code(signalled, number, STEP, 5, *job) == 1  # not killed by the signal
     with pytest.raises(DataError, match="not finished"):
         load_run(folder)
-    assert newest(folder)["step"] > 0
+    assert newest(folder)["step"] == 5
     assert_same(train_alone(KILLED, cohort, folder), uninterrupted)
 
 
@@ -182,13 +187,11 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
 
 def test_a_second_process_is_refused(cohort, tmp_path):
     folder = tmp_path / "run"
-    process = start(KILLED, cohort, folder)
-    while not (folder / CHECKPOINT).is_file():
-        time.sleep(0.002)
-    with pytest.raises(DataError, match="another process is training"), locked(folder):
-        pass
-    process.kill()
-    process.join()
+    job = (process.train, KILLED, cohort, folder)
+    with running(signalled, signal.SIGSTOP, STEP, 2, *job) as first:
+        wait_until((folder / CHECKPOINT).is_file, first)
+        with pytest.raises(DataError, match="another process is training"), locked(folder):
+            pass
     with locked(folder):  # the lock was released when its process died
         pass
 

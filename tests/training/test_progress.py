@@ -6,22 +6,16 @@ import io
 import sys
 
 import torch
+from sessions import new_session, new_state
 
 from atlaslib import recipe, train
-from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.progress import ProgressBar
-from atlaslib.training.state import TrainingState
-from atlaslib.training.step import TrainingSession
 
 RECIPE = recipe("baseline", "smoke", width=2, epochs=4)
 
 
 def test_the_bar_shows_epoch_loss_dice_and_slices_in_one_line(cohort, tmp_path, monkeypatch):
-    state = TrainingState(
-        tmp_path,
-        TrainingSession(RECIPE, cohort, None, DistributedContext(), False),
-        DistributedContext(),
-    )
+    state = new_state(tmp_path, new_session(RECIPE, cohort))
     screen = io.StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
     with ProgressBar(RECIPE, state, True) as bar:

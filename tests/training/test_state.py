@@ -8,20 +8,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from sessions import new_session, new_state
 
 from atlaslib import recipe, train
 from atlaslib.training import step
-from atlaslib.training.distributed import DistributedContext
-from atlaslib.training.state import TrainingState
-from atlaslib.training.step import TrainingSession
 
 RECIPE = recipe("baseline", "smoke", width=2, epochs=4)
 
 
 @pytest.fixture
 def state(cohort, tmp_path):
-    session = TrainingSession(RECIPE, cohort, None, DistributedContext(), False)
-    return TrainingState(tmp_path, session, DistributedContext())
+    return new_state(tmp_path, new_session(RECIPE, cohort))
 
 
 def row(epoch: int, dice: float, loss: float = 0.1) -> dict[str, float]:
@@ -76,11 +73,7 @@ def test_resuming_restores_the_state(state, cohort):
     state.session.optimiser.step()
     state.record_step(torch.tensor(0.5))
     state.save()
-    other = TrainingState(
-        state.folder,
-        TrainingSession(RECIPE, cohort, None, DistributedContext(), False),
-        DistributedContext(),
-    )
+    other = new_state(state.folder, new_session(RECIPE, cohort))
     with torch.no_grad():
         for parameter in other.session.model.parameters():
             parameter.zero_()
@@ -98,9 +91,9 @@ def test_a_gradient_scaler_goes_on_after_resuming(state, cohort):
     x, y = torch.rand(2, 2, 1, *RECIPE.input_size())
     state.record_step(state.session.step(x, y))
     state.save()
-    session = TrainingSession(RECIPE, cohort, None, DistributedContext(), False)
+    session = new_session(RECIPE, cohort)
     session.scaler = torch.amp.GradScaler("cpu")
-    TrainingState(state.folder, session, DistributedContext()).resume()
+    new_state(state.folder, session).resume()
     found, saved = session.scaler.state_dict(), state.session.scaler.state_dict()
     assert found == saved
     assert [type(value) for value in found.values()] == [type(value) for value in saved.values()]

@@ -9,21 +9,17 @@ import psutil
 import pytest
 import torch
 import torch.nn.functional as F
+from sessions import new_session, new_state
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from atlaslib import recipe, train
 from atlaslib.training import step
 from atlaslib.training.batches import epoch_batches, epoch_order
-from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.state import TrainingState
-from atlaslib.training.step import TrainingError, TrainingSession
+from atlaslib.training.step import TrainingError
 
 RECIPE = recipe("baseline", "smoke", width=2, dropout=0.0, flip=False, batch_size=6)
-
-
-def new_session(cohort, chosen=RECIPE, model=None):
-    return TrainingSession(chosen, cohort, model, DistributedContext(), False)
 
 
 def first_batch(session):
@@ -34,9 +30,9 @@ def first_batch(session):
 
 def test_a_step_is_adam_on_the_clipped_gradient(cohort):
     """The same step written in plain PyTorch."""
-    session = new_session(cohort)
+    session = new_session(RECIPE, cohort)
     x, y = first_batch(session)
-    model = new_session(cohort).model.train()
+    model = new_session(RECIPE, cohort).model.train()
     optimiser = torch.optim.Adam(model.parameters(), lr=RECIPE.learning_rate)
     loss = F.binary_cross_entropy_with_logits(model(x), y, pos_weight=torch.tensor(5.0))
     loss.backward()
@@ -52,7 +48,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(cohort):
     """4 does not divide 6, so that the parts differ in size."""
     weights = []
     for part in (None, 4, 1):
-        session = new_session(cohort, dataclasses.replace(RECIPE, flip=True, micro_batch=part))
+        session = new_session(dataclasses.replace(RECIPE, flip=True, micro_batch=part), cohort)
         session.model.train()
         session.step(*first_batch(session))
         weights.append(torch.cat([p.flatten() for p in session.model.parameters()]))
@@ -88,7 +84,7 @@ def test_an_infinite_gradient_ends_the_run(cohort, tmp_path):
 def test_dice_loss_agrees_with_monai(cohort, name):
     from monai.losses import DiceLoss
 
-    session = new_session(cohort, dataclasses.replace(RECIPE, loss=name, pos_weight=1.0))
+    session = new_session(dataclasses.replace(RECIPE, loss=name, pos_weight=1.0), cohort)
     torch.manual_seed(0)
     logits, y = torch.randn(4, 1, 12, 8), (torch.rand(4, 1, 12, 8) > 0.8).float()
     expected = DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)(logits, y)
@@ -157,13 +153,13 @@ def test_compiling_needs_a_compiler_and_a_supported_gpu(monkeypatch):
 
 def test_a_run_can_be_resumed_on_another_gpu(cohort, tmp_path):
     """The gradient scaler may be in use only before, or only after the change."""
-    session = new_session(cohort)
-    TrainingState(tmp_path, session, DistributedContext()).save()
+    session = new_session(RECIPE, cohort)
+    new_state(tmp_path, session).save()
     session.scaler = torch.amp.GradScaler("cpu", enabled=True)
-    TrainingState(tmp_path, session, DistributedContext()).resume()
-    TrainingState(tmp_path, session, DistributedContext()).save()
+    new_state(tmp_path, session).resume()
+    new_state(tmp_path, session).save()
     session.scaler = torch.amp.GradScaler("cpu", enabled=False)
-    TrainingState(tmp_path, session, DistributedContext()).resume()
+    new_state(tmp_path, session).resume()
 
 
 def test_other_errors_are_not_mistaken_for_out_of_memory(cohort, tmp_path):
@@ -192,10 +188,10 @@ def test_steps_do_not_wait_for_the_device(cohort, tmp_path, monkeypatch, changes
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     adam = torch.optim.Adam
     monkeypatch.setattr(torch.optim, "Adam", lambda *args, fused, **more: adam(*args, **more))
-    session = new_session(cohort, dataclasses.replace(RECIPE, **changes))
+    session = new_session(dataclasses.replace(RECIPE, **changes), cohort)
     session.model.train()
     monkeypatch.setattr(TrainingState, "_copy", lambda _: {})
-    state = TrainingState(tmp_path, session, DistributedContext())
+    state = new_state(tmp_path, session)
     order = epoch_order(session.slices.table, session.recipe, 0)
     chosen, flips = epoch_batches(order, session.recipe, 0)
     with Copies() as copies:
@@ -207,9 +203,9 @@ def test_steps_do_not_wait_for_the_device(cohort, tmp_path, monkeypatch, changes
 
 @pytest.mark.parametrize("changes", [{}, {"flip": True, "augment": True, "micro_batch": 2}])
 def test_steps_never_synchronise_with_a_gpu(gpu, cohort, tmp_path, changes):
-    session = new_session(cohort, dataclasses.replace(RECIPE, **changes))
+    session = new_session(dataclasses.replace(RECIPE, **changes), cohort)
     session.model.train()
-    state = TrainingState(tmp_path, session, DistributedContext())
+    state = new_state(tmp_path, session)
     order = epoch_order(session.slices.table, session.recipe, 0)
     chosen, flips = epoch_batches(order, session.recipe, 0)
     try:

@@ -1,0 +1,18 @@
+"""A training session and its state, in one process and without a progress bar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atlaslib import Cohort, Recipe
+from atlaslib.training.distributed import DistributedContext
+from atlaslib.training.state import TrainingState
+from atlaslib.training.step import TrainingSession
+
+
+def new_session(chosen: Recipe, cohort: Cohort) -> TrainingSession:
+    return TrainingSession(chosen, cohort, None, DistributedContext(), False)
+
+
+def new_state(folder: Path, session: TrainingSession) -> TrainingState:
+    return TrainingState(folder, session, DistributedContext())
