@@ -1,11 +1,11 @@
-"""Score networks on real heads with painted lesions, head by head, and on the same heads without.
+"""Score networks on real heads, each with painted lesions and without.
 
     python benchmarks/heads.py FOLDER [--pretrained NAME ...] [--run RUN ...] [--whole-head]
                                [--out TABLE.csv] [--picture HEAD OUT.png]
 
 :mod:`atlaslib.evaluation.heads` says what the folder contains. The table has one row per network
 and scan, with the digests of the scans and of the weights; what is printed has one row per head.
-The picture shows a small, a middling and a large lesion of a head, and what each network marks.
+The picture shows a small, a medium and a large lesion of a head, and what each network marks.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def picture(
         }
         cases.append((f"{head}, {volumes[place] / 1000:.1f} mL", image[z], mask[z], marked))
     figure = figures.plot_segmentations(cases)
-    atomic_write(Path(out), lambda name: figure.savefig(name, format="png", dpi=80))
+    atomic_write(Path(out), lambda name: figure.savefig(name, format="png", dpi=150))
 
 
 if __name__ == "__main__":
