@@ -16,6 +16,7 @@ from folders import contents
 
 from atlaslib.data.cohort import EXACT, METADATA, SYNTHETIC_MARK, Cohort
 from atlaslib.data.releases import load_cohort, survey
+from atlaslib.data.volumes import read_lesion
 from atlaslib.files import DataError
 from atlaslib.synthetic import anatomy
 from atlaslib.synthetic import cohort as synthetic
@@ -48,8 +49,7 @@ def test_shifted_scanners_image_the_same_people(cohort, tmp_path, monkeypatch):
     person, ours = draw_people(SUBJECTS, seed=5)[1], cohort[1]
     theirs = make_scan(person, "t01", shifted=True)
     assert person.subject == ours.subject
-    for path, mask in zip(ours.masks, theirs.masks, strict=True):
-        np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj) > 0, mask)
+    np.testing.assert_array_equal(read_lesion(ours).voxels, np.any(theirs.masks, axis=0))
     assert not np.array_equal(np.asarray(nib.load(ours.t1).dataobj), theirs.t1)
     asked = []
 
@@ -59,7 +59,7 @@ def test_shifted_scanners_image_the_same_people(cohort, tmp_path, monkeypatch):
 
     monkeypatch.setattr(synthetic, "make_scan", make)
     unseen = make_cohort(tmp_path / "b", SUBJECTS, seed=5, progress=False, shifted=True)
-    assert sorted(asked) == [(scan.subject, True) for scan in unseen]
+    assert sorted(asked) == sorted((scan.subject, True) for scan in unseen)
 
 
 def test_the_folder_layout_is_that_of_release_1_1(cohort):
