@@ -112,6 +112,8 @@ def stage(root: Path, notes: dict[str, tuple[str, str]]) -> None:
     for path in (root / "book").rglob("*"):
         if path.is_file() and (path.suffix in (".md", ".bib") or path.parent.name == "_static"):
             wanted[path.relative_to(root).as_posix()] = path.read_bytes()
+    for path in (root / "data" / "results").glob("*.md"):  # a page includes it
+        wanted[path.relative_to(root).as_posix()] = path.read_bytes()
     if any(page.startswith("book/api/") for page in contents(root)):
         import reference  # only here, for it imports the library
 
