@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from atlaslib import recipe
-from atlaslib.recipes import PROFILES, Recipe, departures, describe, parse_changes
+from atlaslib.paper.profiles import departures
+from atlaslib.recipes import PROFILES, Recipe, describe, parse_changes
 
 
 def test_the_paper_profile_has_the_values_of_the_paper():
