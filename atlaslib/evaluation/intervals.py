@@ -72,12 +72,7 @@ def compare(
     ValueError
         If the tables do not hold the same scans.
     """
-    keys = ["subject", "session"] + ["seed"] * ("seed" in first)
-    pairs = first.merge(second, on=keys, suffixes=("", "_second"), validate="one_to_one")
-    if not len(pairs) == len(first) == len(second):
-        raise ValueError(f"{len(first)} and {len(second)} scans, of which {len(pairs)} match")
-    scale = float(pairs[f"{column}_second"].mean()) if relative else 1.0
-    pairs["change"] = (pairs[column] - pairs[f"{column}_second"]) / scale
+    pairs = paired(first, second, column, relative)
     subjects = int(pairs.subject.nunique())
     if "seed" not in pairs:
         found = bootstrap_mean(pairs.change, pairs.subject, level=level)
@@ -86,6 +81,21 @@ def compare(
     if subjects < FEWEST:
         found = (found[0], float("nan"), float("nan"))
     return Effect(*found, subjects, int(pairs.seed.nunique()) if "seed" in pairs else 1)
+
+
+def paired(
+    first: pd.DataFrame, second: pd.DataFrame, column: str = "dice", relative: bool = False
+) -> pd.DataFrame:
+    """The rows of `first` with the column change: first minus second, scan by scan.
+
+    Parameters and errors are those of :func:`compare`.
+    """
+    keys = ["subject", "session"] + ["seed"] * ("seed" in first)
+    pairs = first.merge(second, on=keys, suffixes=("", "_second"), validate="one_to_one")
+    if not len(pairs) == len(first) == len(second):
+        raise ValueError(f"{len(first)} and {len(second)} scans, of which {len(pairs)} match")
+    scale = float(pairs[f"{column}_second"].mean()) if relative else 1.0
+    return pairs.assign(change=(pairs[column] - pairs[f"{column}_second"]) / scale)
 
 
 def mean_interval(table: pd.DataFrame, column: str, level: float = 0.95) -> Interval:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from atlaslib.evaluation.intervals import FEWEST, Effect
+from atlaslib.evaluation.intervals import FEWEST, Effect, paired
 from atlaslib.evaluation.metrics import bootstrap_mean
 
 SEEDS = 5  # from this many on, a verdict is more than a hint
@@ -119,13 +119,8 @@ def difference(
     ValueError
         If the tables do not hold the same scans.
     """
-    keys = ["subject", "session"] + ["seed"] * ("seed" in first)
-    pairs = first.merge(second, on=keys, suffixes=("", "_second"), validate="one_to_one")
-    if not len(pairs) == len(first) == len(second):
-        raise ValueError(f"{len(first)} and {len(second)} scans, of which {len(pairs)} match")
-    change = pairs[column] - pairs[f"{column}_second"]
-    scale = float(pairs[f"{column}_second"].mean()) if relative else 1.0
-    mean, low, high = _interval(pairs.assign(change=change / scale), "change")
+    pairs = paired(first, second, column, relative)
+    mean, low, high = _interval(pairs, "change")
     count = int(pairs.seed.nunique()) if "seed" in pairs else 1
     return Effect(mean, low, high, int(pairs.subject.nunique()), count)
 
