@@ -63,7 +63,7 @@ def add_rows(folder: Path, job: Job, tables: Mapping[str, pd.DataFrame]) -> None
 
     The table of runs is written last, since a training that it lists counts as done.
     """
-    for name in sorted(tables, key="runs".__eq__):
+    for name in sorted(tables, key=lambda table: table == "runs"):
         known = read_table(folder, name)
         if len(known):
             known = known[(known.arm != job.arm) | (known.seed != job.seed)]
