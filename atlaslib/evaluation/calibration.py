@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from atlaslib.data.cohort import Cohort
+from atlaslib.data.cohort import Cohort, Scan
 from atlaslib.evaluation.inference import is_lesion, predictions
 from atlaslib.evaluation.lesions import SMALLEST
 from atlaslib.evaluation.predictor import Trained
@@ -15,51 +15,55 @@ from atlaslib.evaluation.scoring import VOXEL_ML
 BINS = 10
 
 
-def calibration_table(run: Trained, cohort: Cohort) -> pd.DataFrame:
-    """Compare the predicted probability of lesion with the observed share of lesion voxels.
+def calibration_and_detection(run: Trained, cohort: Cohort) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two tables from segmenting every scan once.
 
     Returns
     -------
-    DataFrame
-        One row per probability bin of width 0.1: low, high, voxels, predicted (the mean
-        probability in the bin), observed (the share of its voxels that are lesion).
+    calibration : DataFrame
+        How far predicted probabilities are the observed shares of lesion. One row per bin of width
+        0.1: low, high, voxels, predicted (the mean probability in the bin), observed (the share of
+        its voxels that are lesion).
+    detection : DataFrame
+        The 26-connected components of at least 50 voxels of the true and the predicted masks:
+        subject, session, of ("truth" or "prediction"), volume_ml, overlap (the share of its voxels
+        that are also in the other mask). A true lesion with overlap 0 was missed; a predicted one
+        is a false alarm.
     """
-    edges = np.linspace(0, 1, BINS + 1)
-    sums = np.zeros((3, BINS))
-    for _, logits, true in predictions(run, cohort):
-        p = 1 / (1 + np.exp(-logits.astype(np.float64)))
-        # the last bin includes a probability of exactly 1
-        bins = np.minimum((p * BINS).astype(np.intp), BINS - 1).ravel()
-        for row, weights in enumerate((None, p.ravel(), true.ravel())):
-            sums[row] += np.bincount(bins, weights, BINS)
-    voxels = sums[0]
+    sums, rows = np.zeros((3, BINS)), []
+    for scan, logits, true in predictions(run, cohort):
+        sums += _bin_sums(logits, true)
+        rows += _components(scan, is_lesion(logits), true)
+    edges, voxels = np.linspace(0, 1, BINS + 1), sums[0]
     with np.errstate(invalid="ignore"):
         means = sums[1:] / voxels
     columns = {"low": edges[:-1], "high": edges[1:], "voxels": voxels.astype(np.int64)}
-    return pd.DataFrame(columns | {"predicted": means[0], "observed": means[1]})
+    calibration = pd.DataFrame(columns | {"predicted": means[0], "observed": means[1]})
+    names = ["subject", "session", "of", "volume_ml", "overlap"]
+    return calibration, pd.DataFrame(rows, columns=names)
 
 
-def detection_table(run: Trained, cohort: Cohort) -> pd.DataFrame:
-    """List the connected components of the true and the predicted masks with their overlap.
+def _bin_sums(logits: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Of each bin of probability: voxels, sum of probabilities, lesion voxels; (3, BINS)."""
+    p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    # the last bin includes a probability of exactly 1
+    bins = np.minimum((p * BINS).astype(np.intp), BINS - 1).ravel()
+    return np.stack(
+        [np.bincount(bins, weights, BINS) for weights in (None, p.ravel(), true.ravel())]
+    )
 
-    Returns
-    -------
-    DataFrame
-        One row per 26-connected component of at least 50 voxels: subject, session, of ("truth" or
-        "prediction"), volume_ml, overlap (the share of its voxels that are also in the other
-        mask). A true lesion with overlap 0 was missed; a predicted one is a false alarm.
-    """
-    rows = []
-    for scan, logits, true in predictions(run, cohort):
-        predicted = is_lesion(logits)
-        for name, mask, other in (("truth", true, predicted), ("prediction", predicted, true)):
-            labels, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-            sizes = np.bincount(labels.ravel())
-            shared = np.bincount(labels.ravel(), other.ravel())
-            rows += [
-                {"subject": scan.subject, "session": scan.session, "of": name,
-                 "volume_ml": size * VOXEL_ML, "overlap": both / size}
-                for size, both in zip(sizes[1:], shared[1:], strict=True)
-                if size >= SMALLEST
-            ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["subject", "session", "of", "volume_ml", "overlap"])
+
+def _components(scan: Scan, predicted: np.ndarray, true: np.ndarray) -> list[dict[str, object]]:
+    """The rows of a scan in the table of components."""
+    rows: list[dict[str, object]] = []
+    for name, mask, other in (("truth", true, predicted), ("prediction", predicted, true)):
+        labels, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+        sizes = np.bincount(labels.ravel())
+        shared = np.bincount(labels.ravel(), other.ravel())
+        rows += [
+            {"subject": scan.subject, "session": scan.session, "of": name,
+             "volume_ml": size * VOXEL_ML, "overlap": both / size}
+            for size, both in zip(sizes[1:], shared[1:], strict=True)
+            if size >= SMALLEST
+        ]  # fmt: skip
+    return rows

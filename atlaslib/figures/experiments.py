@@ -159,7 +159,7 @@ def plot_calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
     ----------
     tables : mapping from a model's name to a DataFrame
         seed, low, voxels, predicted, observed, as from
-        :func:`atlaslib.evaluation.calibration.calibration_table`.
+        :func:`atlaslib.evaluation.calibration.calibration_and_detection`.
     """
     figure, axes = panels(1, 1, width=4.6, height=4.2)
     axis = axes[0, 0]
@@ -206,7 +206,7 @@ def plot_detection(tables: Mapping[str, pd.DataFrame], edges: tuple[float, ...])
     Parameters
     ----------
     tables : mapping from a model's name to a DataFrame
-        From :func:`atlaslib.evaluation.calibration.detection_table`.
+        From :func:`atlaslib.evaluation.calibration.calibration_and_detection`.
     edges : edges of the bins of lesion volume, in mL
     """
     figure, axes = panels(1, 1, width=6.4, height=3.4)

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from atlaslib.data.cohort import Cohort
 from atlaslib.data.releases import load_cohort
 from atlaslib.data.splits import TEST, split_cohort
-from atlaslib.evaluation.calibration import calibration_table, detection_table
+from atlaslib.evaluation.calibration import calibration_and_detection
 from atlaslib.evaluation.scoring import evaluate
 from atlaslib.evaluation.starter_code import original_scores
 from atlaslib.files import atomic_write, home, make_folder
@@ -161,8 +161,8 @@ def run_job(job: Job, root: Path | None = None) -> dict[str, pd.DataFrame]:
             if job.arm in RESCORED:
                 table = table.merge(original_scores(run, test), on=["subject", "session"])
             if job.arm in CALIBRATED:
-                tables["calibration"] = calibration_table(run, test)
-                tables["detection"] = detection_table(run, test)
+                found = calibration_and_detection(run, test)
+                tables["calibration"], tables["detection"] = found
         scans.append(table.assign(people=name))
     if scans:
         tables["scans"] = pd.concat(scans, ignore_index=True).reindex(columns=_SCANS)

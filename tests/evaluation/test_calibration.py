@@ -28,7 +28,7 @@ def test_calibration_agrees_with_scikit_learn(fake_predictions):
     pairs = [(rng.normal(0, 2, (4, 30, 30)).astype("f4"), rng.random((4, 30, 30)) < 0.3)
              for _ in range(2)]  # fmt: skip
     fake_predictions(*pairs)
-    table = calibration.calibration_table(None, None)
+    table, _ = calibration.calibration_and_detection(None, None)
     true = np.concatenate([pair[1].ravel() for pair in pairs])
     p = 1 / (1 + np.exp(-np.concatenate([pair[0].ravel() for pair in pairs]).astype(float)))
     observed, predicted = calibration_curve(true, p, n_bins=10)
@@ -39,7 +39,7 @@ def test_calibration_agrees_with_scikit_learn(fake_predictions):
 
 def test_an_empty_bin_is_nan_not_zero(fake_predictions):
     fake_predictions((np.full((2, 3, 3), -9.0, "f4"), np.zeros((2, 3, 3), bool)))
-    table = calibration.calibration_table(None, None)
+    table, _ = calibration.calibration_and_detection(None, None)
     assert table.voxels.tolist() == [18] + [0] * 9
     assert table.observed.iloc[0] == 0
     assert table.observed.iloc[1:].isna().all()
@@ -54,7 +54,8 @@ def test_detection_counted_by_hand(fake_predictions):
     logits[1:5, 12:16, 12:16] = 1  # a false alarm
     true[0, 19, 19] = True  # too small to count
     fake_predictions((logits, true))
-    table = calibration.detection_table(None, None).sort_values(["of", "overlap"])
+    _, table = calibration.calibration_and_detection(None, None)
+    table = table.sort_values(["of", "overlap"])
     assert table.of.tolist() == ["prediction", "truth", "truth"]
     assert table.overlap.tolist() == [0.0, 0.0, 0.5]
     assert table.volume_ml.tolist() == pytest.approx([0.064] * 3)

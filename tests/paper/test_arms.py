@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from differing import differing
 
 from atlaslib.networks import forward_gflop
 from atlaslib.paper import claims
@@ -19,14 +20,6 @@ def test_arms_of_all_claims_and_walks_exist():
         assert {arm for _, arm in (*WALK, *WALK_BACK)} <= known
     assert WALK[0][1] == WALK_BACK[-1][1] == "baseline"
     assert WALK[-2][1] == WALK_BACK[0][1] == "resnet"
-
-
-def differing(first, second):
-    return {
-        field.name
-        for field in dataclasses.fields(first)
-        if getattr(first, field.name) != getattr(second, field.name)
-    }
 
 
 def test_steps_of_the_walk_change_only_what_they_name():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from differing import differing
 
 from atlaslib.files import shipped
 from atlaslib.models import build_model
@@ -16,14 +16,6 @@ from atlaslib.paper.protocol import CLAIMS, DECODERS, ENCODERS, PLANS, Choice, a
 
 PAGE = (shipped("results") / "protocol.md").read_text()
 CHOICE = Choice(dict.fromkeys(ENCODERS, 0.001), 12, ())
-
-
-def differing(first, second):
-    return {
-        field.name
-        for field in dataclasses.fields(first)
-        if getattr(first, field.name) != getattr(second, field.name)
-    }
 
 
 def test_the_page_says_what_the_plan_does():
