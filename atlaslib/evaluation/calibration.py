@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
+from scipy import ndimage, special
 
 from atlaslib.data.cohort import Cohort, Scan
 from atlaslib.evaluation.inference import is_lesion, predictions
@@ -45,7 +45,7 @@ def calibration_and_detection(run: Trained, cohort: Cohort) -> tuple[pd.DataFram
 
 def _bin_sums(logits: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Of each bin of probability: voxels, sum of probabilities, lesion voxels; (3, BINS)."""
-    p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    p = special.expit(logits.astype(np.float64))
     # the last bin includes a probability of exactly 1
     bins = np.minimum((p * BINS).astype(np.intp), BINS - 1).ravel()
     return np.stack(
