@@ -39,7 +39,7 @@ lint: $(VENV)/test.stamp ## style, types and the import rule
 	@echo "== mypy"; $(RUN) -m mypy
 	@echo "== import-linter"; $(RUN) -c "from importlinter.cli import lint_imports_command as c; c()"
 
-unit: $(VENV)/test.stamp ## the tests, in two processes
+unit: $(VENV)/test.stamp ## the tests, in two processes, including that of the wheel in an empty environment
 	@echo "== pytest"; $(RUN) -m pytest tests -m "not slow" -n 2 --dist loadfile --durations=5
 
 slow: $(VENV)/test.stamp ## the tests that take minutes

@@ -287,7 +287,7 @@ def imported(package: Path) -> set[str]:
 
 
 def test_the_wheel_is_complete_and_requires_what_it_imports(source: Path, tmp_path: Path) -> None:
-    """Beside the packages of this environment; ``make slow`` installs it in an empty one."""
+    """Beside the packages of this environment."""
     wheel = build(source, "--no-isolation")
     installed = tmp_path / "installed"
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target"]
@@ -303,9 +303,8 @@ def test_the_wheel_is_complete_and_requires_what_it_imports(source: Path, tmp_pa
     assert needed - declared == set()
 
 
-@pytest.mark.slow
 def test_the_wheel_works_in_an_empty_environment(source: Path, tmp_path: Path) -> None:
-    """Two minutes: a new environment, and in it all that the library requires."""
+    """A new environment, and in it all that the library requires."""
     wheel = build(source)
     venv.create(tmp_path / "empty", with_pip=True)
     python = str(tmp_path / "empty" / "bin" / "python")
