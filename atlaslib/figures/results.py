@@ -170,7 +170,7 @@ def plot_benchmark(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        reader, measure and value, the library itself first.
+        reader, measure and value, the library itself first: "atlaslib", or "atlaslib, MODEL".
     measures : mapping
         From a measure in the table to the title of its panel. An axis is logarithmic if its values
         differ by more than a factor of 20.
@@ -182,7 +182,7 @@ def plot_benchmark(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     for axis, (measure, title) in zip(axes.flat, measures.items(), strict=False):
         values = table[table.measure == measure].set_index("reader").value.reindex(readers)
         values = values.where(values > 0)  # 0 (nothing cached) gets no bar
-        own = readers[0]  # the library; its variants' names start the same
+        own = readers[0].split(",")[0]  # the library; its variants' names start the same
         shades = [COLOURS["lesion" if name.startswith(own) else "zero"] for name in readers]
         bars = axis.barh(readers, values, color=shades)
         labels = ["" if np.isnan(value) else short(value) for value in values]
