@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from atlaslib.data.cohort import Cohort, Scan
     from atlaslib.data.releases import load_cohort
     from atlaslib.data.slices import SliceDataset
+    from atlaslib.data.splits import Split
     from atlaslib.evaluation.inference import predict
     from atlaslib.evaluation.intervals import compare
     from atlaslib.evaluation.masks import evaluate_masks
@@ -31,6 +32,7 @@ _PUBLIC = {
     "data.cohort": ("Cohort", "Scan"),
     "data.releases": ("load_cohort",),
     "data.slices": ("SliceDataset",),
+    "data.splits": ("Split",),
     "evaluation.inference": ("predict",),
     "evaluation.intervals": ("compare",),
     "evaluation.masks": ("evaluate_masks",),
@@ -55,6 +57,7 @@ __all__ = [
     "Run",
     "Scan",
     "SliceDataset",
+    "Split",
     "build_model",
     "compare",
     "dice",

@@ -103,19 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     train = commands.add_parser("train", help="train a model, or resume training it")
-    train.add_argument("name", metavar="NAME", help="baseline, resnet, ...; a wrong name lists all")
-    _add_profile(train)
-    train.add_argument("--data", type=Path, required=True, metavar="DIR")
+    _add_training(train)
     train.add_argument("--out", type=Path, required=True, metavar="RUN")
-    train.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes")
     train.add_argument("--dry-run", action="store_true", help="only estimate time and memory")
     train.add_argument("--tensorboard", action="store_true", help="also log to TensorBoard")
     train.set_defaults(run=_train)
 
     shown = commands.add_parser("recipe", help="show each setting: value, unit, range, purpose")
-    shown.add_argument("name", metavar="NAME")
-    _add_profile(shown)
-    shown.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes")
+    _add_recipe(shown)
     shown.set_defaults(run=_recipe)
 
     evaluate = commands.add_parser(
@@ -135,9 +130,19 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--csv", type=Path, required=True, metavar="FILE")
     score.set_defaults(run=_score)
 
+    crossval = commands.add_parser(
+        "crossval", help="train and test a model on every fold of a cohort; resumable"
+    )
+    _add_training(crossval)
+    crossval.add_argument("--out", type=Path, required=True, metavar="DIR")
+    crossval.add_argument("--folds", type=_positive, default=5, metavar="K")
+    _add_scheduler(crossval)
+    crossval.set_defaults(run=_crossval)
+
     claims = commands.add_parser("claims", help="re-test every claim of the paper; resumable")
     _add_cohort(claims)
     claims.add_argument("--out", type=Path, metavar="DIR", help="where the tables are")
+    _add_scheduler(claims)
     claims.set_defaults(run=_claims)
 
     study = commands.add_parser("study", help="search the ResNet's units and last layer; resumable")
@@ -146,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         "--trials", type=_positive, default=20, metavar="N", help="further trials to run"
     )
     study.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the table")
+    _add_scheduler(study)
     study.set_defaults(run=_study)
 
     predict = commands.add_parser(
@@ -177,8 +183,32 @@ def _add_whole_head(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_recipe(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "name", metavar="NAME", help="baseline, resnet, ...; a wrong name lists all"
+    )
+    _add_profile(command)
+    command.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes"
+    )
+
+
+def _add_training(command: argparse.ArgumentParser) -> None:
+    _add_recipe(command)
+    command.add_argument("--data", type=Path, required=True, metavar="DIR")
+
+
+def _add_scheduler(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--scheduler",
+        default="",
+        metavar="ADDRESS",
+        help="run on a Dask cluster, not on this machine",
+    )
+
+
 def _add_profile(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--profile", default="quick", type=_profile, metavar="smoke|quick|paper")
+    command.add_argument("--profile", default="quick", type=_profile, metavar="smoke|quick|colab|paper")
 
 
 def _profile(text: str) -> str:
@@ -236,12 +266,18 @@ def _check(options: argparse.Namespace) -> int:
     return int(blocking > 0)
 
 
-def _train(options: argparse.Namespace) -> None:
+def _chosen(options: argparse.Namespace) -> atlaslib.Recipe:
+    """The recipe that the command's options describe."""
     from atlaslib.recipes import parse_changes
+
+    return atlaslib.recipe(options.name, options.profile, **parse_changes(options.changes))
+
+
+def _train(options: argparse.Namespace) -> None:
     from atlaslib.training.distributed import leave_processes
     from atlaslib.training.loop import estimate_cost
 
-    chosen = atlaslib.recipe(options.name, options.profile, **parse_changes(options.changes))
+    chosen = _chosen(options)
     cohort = atlaslib.load_cohort(options.data)
     if options.dry_run:
         print(estimate_cost(chosen, cohort).to_string())
@@ -253,10 +289,9 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace) -> None:
-    from atlaslib.recipes import describe, parse_changes
+    from atlaslib.recipes import describe
 
-    chosen = atlaslib.recipe(options.name, options.profile, **parse_changes(options.changes))
-    print(describe(chosen).to_string(index=False))
+    print(describe(_chosen(options)).to_string(index=False))
 
 
 def _network(options: argparse.Namespace) -> atlaslib.Run | atlaslib.Predictor:
@@ -298,12 +333,27 @@ def _score(options: argparse.Namespace) -> None:
     )
 
 
+def _crossval(options: argparse.Namespace) -> None:
+    from atlaslib.evaluation.intervals import folds
+    from atlaslib.training.crossval import SCORES, cross_validate
+
+    cohort = atlaslib.load_cohort(options.data).labelled
+    table = cross_validate(_chosen(options), cohort, options.out, options.folds, options.scheduler)
+    mean, low, high = folds(table.groupby("fold").dice.mean().to_numpy())
+    print(
+        f"{len(table)} scans of {table.subject.nunique()} subjects in {options.folds} folds "
+        f"({cohort.source}): Dice {mean:.3f} (95 % interval {low:.3f} to {high:.3f}); one row per "
+        f"scan in {options.out / SCORES}"
+    )
+
+
 def _claims(options: argparse.Namespace) -> None:
     from atlaslib.paper import protocol, sweep
     from atlaslib.paper.claims import verdicts
 
     folder = (options.out or atlaslib.home() / "results") / options.profile
-    sweep.run_all(options.profile, folder, Path(options.data) if options.data else None)
+    root = Path(options.data) if options.data else None
+    sweep.run_all(options.profile, folder, root, options.scheduler)
     scans = sweep.read_table(folder, "scans")
     effects = protocol.effects(scans[scans.people.isin(["known", "fold"])])
     shown = ["claim", "verdict", "effect", "statement"]
@@ -317,7 +367,8 @@ def _study(options: argparse.Namespace) -> None:
     folder = options.out or atlaslib.home() / "studies"
     make_folder(folder)
     cohort = atlaslib.open_cohort(options.data, options.profile)
-    table = study.trials_table(study.search(cohort, options.profile, options.trials))
+    found = study.search(cohort, options.profile, options.trials, options.scheduler)
+    table = study.trials_table(found)
     study.save(table, cohort, options.profile, folder)
     print(table.sort_values("dice", ascending=False).head(10).to_string(index=False))
     print(f"{len(table)} trials; table written to {folder}")

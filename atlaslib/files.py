@@ -11,7 +11,11 @@ import stat
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+Content = TypeVar("Content")
 
 
 def one_line(text: object) -> str:
@@ -183,3 +187,24 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON atomically."""
     text = json.dumps(content, indent=2) + "\n"
     atomic_write(path, lambda name: Path(name).write_text(text))
+
+
+def checked(kind: type[Content], content: object) -> Content:
+    """Check what was read from a file; ValueError names the first entry that is wrong.
+
+    Parameters
+    ----------
+    kind : TypedDict
+        The entries and their types. Other entries are left out.
+    content : object
+    """
+    try:
+        return _adapter(kind).validate_python(content, strict=True)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

@@ -15,10 +15,10 @@ from atlaslib.models.device import is_out_of_memory
 from atlaslib.recipes import Recipe
 
 #: A user's own module, of which a copy is used, or a function that makes one.
-Custom = nn.Module | Callable[[], nn.Module]
+CustomModel = nn.Module | Callable[[], nn.Module]
 
 
-def new_network(recipe: Recipe, custom: Custom | None = None) -> nn.Module:
+def new_network(recipe: Recipe, custom: CustomModel | None = None) -> nn.Module:
     """A new network: built from the recipe, or a copy of the user's.
 
     Raises

@@ -14,7 +14,7 @@ import pandas as pd
 from annotated_types import Ge, Le, Lt
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
-PROFILES = ("smoke", "quick", "paper")
+PROFILES = ("smoke", "quick", "colab", "paper")
 Value = int | float | str | bool | None  # of a field of Recipe
 
 # What a field may hold.
@@ -242,6 +242,8 @@ _QUICK: dict[str, Value] = {
     "epochs": 12,
 }
 _SMOKE: dict[str, Value] = _QUICK | {"epochs": 2}
+# The paper's widths on the whole grid, in half an hour of a free GPU: an estimate (chapter 10).
+_COLAB: dict[str, Value] = _QUICK | {"downsample": 1, "batch_size": 16, "learning_rate": 0.001}
 
 _TODAY: dict[str, Value] = {
     "loss": "dice + cross entropy",
@@ -262,22 +264,27 @@ _TODAY_QUICK: dict[str, Value] = {
 _RECIPES: dict[tuple[str, str], dict[str, Value]] = {
     ("baseline", "paper"): {"patience": 5},
     # no dropout: so short a run underfits and needs no regularisation
+    ("baseline", "colab"): _COLAB | {"dropout": 0.0},
     ("baseline", "quick"): _QUICK | {"width": 16, "dropout": 0.0},
     ("baseline", "smoke"): _SMOKE | {"width": 4},
     ("resnet", "paper"): {"patience": 5, "learning_rate": 0.0001, "batch_size": 50},
+    ("resnet", "colab"): _COLAB,
     # an epoch takes twice as long as the baseline's, so half as many cost about the same
     ("resnet", "quick"): _QUICK | {"width": 8, "epochs": 6},
     ("resnet", "smoke"): _SMOKE | {"width": 2},
     # not in the paper: our choice of what one would build today
     ("residual_unet", "paper"): _TODAY | {"width": 8, "levels": 5, "batch_size": 50},
+    ("residual_unet", "colab"): _COLAB | _TODAY | {"width": 8, "levels": 5},
     ("residual_unet", "quick"): _QUICK | _TODAY | _TODAY_QUICK,
     ("residual_unet", "smoke"): _SMOKE | _TODAY | {"width": 4, "levels": 3},
     # the same recipe with MONAI's network
     ("dynunet", "paper"): _TODAY | {"width": 8, "levels": 5, "batch_size": 50},
+    ("dynunet", "colab"): _COLAB | _TODAY | {"width": 8, "levels": 5},
     ("dynunet", "quick"): _QUICK | _TODAY | _TODAY_QUICK,
     ("dynunet", "smoke"): _SMOKE | _TODAY | {"width": 4, "levels": 3},
     # nothing to train: the base rate is counted over all slices
     ("zero", "paper"): {"initial_prior": True, "epochs": 0},
+    ("zero", "colab"): {"pos_weight": _QUICK["pos_weight"], "initial_prior": True, "epochs": 0},
     ("zero", "quick"): {"pos_weight": _QUICK["pos_weight"], "initial_prior": True, "epochs": 0},
     ("zero", "smoke"): {"pos_weight": _SMOKE["pos_weight"], "initial_prior": True, "epochs": 0},
 }
@@ -286,6 +293,7 @@ _RECIPES: dict[tuple[str, str], dict[str, Value]] = {
 SHORT: dict[str, dict[str, Value]] = {
     "smoke": {"epochs": 1},
     "quick": {"epochs": 1, "downsample": 4},
+    "colab": {"epochs": 3},
     "paper": {"epochs": 10, "patience": None},
 }
 
@@ -297,7 +305,7 @@ def recipe(name: str, profile: str = "quick", **changes: Value) -> Recipe:
     ----------
     name : str
         "baseline", "resnet", or another name in ``atlaslib.models.MODELS``.
-    profile : {"smoke", "quick", "paper"}
+    profile : {"smoke", "quick", "colab", "paper"}
     **changes
         Fields of :class:`Recipe` to change, for example ``learning_rate=0.01``.
 

@@ -9,31 +9,31 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NotRequired
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 from typing_extensions import TypedDict
 
 from atlaslib.data.cohort import Cohort
+from atlaslib.data.splits import SplitNames
 from atlaslib.files import (
     DataError,
     atomic_write,
+    checked,
     home,
     make_folder,
     read_bytes,
     user_path,
     write_json,
 )
-from atlaslib.networks import Custom, new_network, signature
+from atlaslib.networks import CustomModel, new_network, signature
 from atlaslib.recipes import Recipe
 
 #: The engine version. Raise it when a change to training or scoring alters the numbers of a run:
@@ -48,15 +48,6 @@ CHECKPOINT, PREVIOUS_CHECKPOINT = "checkpoint.pt", "checkpoint.previous.pt"
 _SEAL = "SHA256SUMS"  # written last, in the format of sha256sum: a folder that has it is finished
 
 
-Content = TypeVar("Content")
-
-
-class _Split(TypedDict):
-    train: list[str]
-    validation: list[str]
-    test: list[str]
-
-
 class Provenance(TypedDict):
     """Where a run's numbers come from."""
 
@@ -64,15 +55,16 @@ class Provenance(TypedDict):
     cohort: str
     engine: int
     profile: str
-    custom: str
+    custom: str  # what is the user's own, in words
     parameters: int
     device: str
     processes: int
     threads: int
     peak_memory_mb: float
     seconds: float
+    ended: NotRequired[str]  # since some version of the engine 2
     packages: dict[str, str]
-    split: _Split
+    split: SplitNames
     signature: list[float]  # of logits of fixed noise
 
 
@@ -88,9 +80,10 @@ class Run:
         One row per epoch: epoch, loss, validation_loss, validation_cross_entropy,
         validation_dice, seconds.
     provenance : dict
-        source and fingerprint of the cohort; engine version; profile; custom ("model" if the
-        network is the user's own, else ""); parameters; device; processes; threads of each process
-        (sums over another number are rounded differently); peak_memory_mb; seconds; packages; the
+        source and fingerprint of the cohort; engine version; profile; custom (what is the user's
+        own, such as "model, loss focal", else ""); parameters; device; processes; threads of each
+        process (sums over another number are rounded differently); peak_memory_mb; seconds; ended
+        (why no further epoch was trained: "epochs", "patience", "max_minutes"); packages; the
         subjects of each part of the split; signature (mean and standard deviation of the logits of
         fixed noise).
     digest : str
@@ -104,7 +97,7 @@ class Run:
     history: pd.DataFrame
     provenance: dict[str, Any]
     digest: str
-    custom: Custom | None = None
+    custom: CustomModel | None = None
 
     def model(self) -> nn.Module:
         """The trained model, in evaluation mode, on the CPU."""
@@ -194,7 +187,7 @@ def _check_seal(folder: Path) -> dict[str, str]:
     return digests
 
 
-def load_run(folder: str | os.PathLike[str], model: Custom | None = None) -> Run:
+def load_run(folder: str | os.PathLike[str], model: CustomModel | None = None) -> Run:
     """Read a finished run.
 
     Parameters
@@ -227,31 +220,11 @@ def load_run(folder: str | os.PathLike[str], model: Custom | None = None) -> Run
     key = _key(recipe, provenance["cohort"], provenance["engine"], custom)
     if (folder / "experiment.txt").read_text().strip() != key:
         raise DataError(f"{folder}: its recipe and provenance are not those of its experiment.txt")
-    if ("model" in custom) != (model is not None):
-        trained = "a network of your own" if custom else f"the model {recipe.model!r}"
+    own = custom.split(", ")[0] == "model"
+    if own != (model is not None):
+        trained = "a network of your own" if own else f"the model {recipe.model!r}"
         raise DataError(f"{folder}: trained {trained}; load_run(folder, model) is for your own")
     return Run(folder, recipe, history, dict(provenance), digests["weights.safetensors"], model)
-
-
-def checked(kind: type[Content], content: object) -> Content:
-    """Check what was read from a file; ValueError names the first entry that is wrong.
-
-    Parameters
-    ----------
-    kind : TypedDict
-        The entries and their types. Other entries are left out.
-    content : object
-    """
-    try:
-        return _adapter(kind).validate_python(content, strict=True)  # type: ignore[arg-type]
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 def read_recipe(folder: Path) -> Recipe:

@@ -38,6 +38,7 @@ from atlaslib.data.model_input import to_model_input
 from atlaslib.files import atomic_write
 from atlaslib.models.device import best_device, fast_layout, half_precision
 from atlaslib.training.batches import epoch_batches, epoch_order
+from atlaslib.training.custom import Custom
 from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.state import TrainingState
 from atlaslib.training.step import TrainingSession, denormals_as_zero
@@ -61,7 +62,7 @@ class Given:
     def __init__(self, chosen: Recipe, cohort: Cohort, steps: int) -> None:
         epochs = max(1, round(chosen.epochs * SCANS / len(cohort)))
         self.recipe = dataclasses.replace(chosen, epochs=epochs)
-        self.session = TrainingSession(self.recipe, cohort, None, DistributedContext(), False)
+        self.session = TrainingSession(self.recipe, cohort, Custom(), DistributedContext(), False)
         self.device, self.slices = self.session.device, self.session.slices
         self.gpu = self.device.type == "cuda"
         self.rows: list[np.ndarray] = []

@@ -25,7 +25,7 @@ import pages
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
-PROFILES = ("smoke", "quick", "paper")
+PROFILES = ("smoke", "quick", "colab", "paper")
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from atlaslib import Cohort, Recipe
+from atlaslib.training.custom import Custom
 from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.state import TrainingState
 from atlaslib.training.step import TrainingSession
 
 
 def new_session(chosen: Recipe, cohort: Cohort) -> TrainingSession:
-    return TrainingSession(chosen, cohort, None, DistributedContext(), False)
+    return TrainingSession(chosen, cohort, Custom(), DistributedContext(), False)
 
 
 def new_state(folder: Path, session: TrainingSession) -> TrainingState:

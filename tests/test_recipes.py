@@ -7,10 +7,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from atlaslib import recipe
+from atlaslib import build_model, recipe
+from atlaslib.networks import forward_gflop
 from atlaslib.paper.profiles import departures
 from atlaslib.recipes import PROFILES, Recipe, describe, parse_changes
+from atlaslib.training.memory import saved_for_backward
 
 
 def test_the_paper_profile_has_the_values_of_the_paper():
@@ -126,3 +129,16 @@ def test_changes_from_a_command_line():
         parse_changes(["epochs"])
     with pytest.raises(ValueError, match="--profile choose the recipe"):
         parse_changes(["profile=paper"])
+
+
+@pytest.mark.parametrize("name", ["baseline", "resnet"])
+def test_the_colab_profile_fits_half_an_hour_of_a_t4_by_its_operations(name):
+    """On ATLAS R1.1, at a tenth of the 65 TFLOP/s of its data sheet; an estimate."""
+    chosen = recipe(name, "colab")
+    slices = 160 * 50 / 0.75  # people to train on, slices with lesion of each, their share
+    validated = 34 * 189
+    work = (3 * slices + validated) * forward_gflop(chosen) * 1e9 * chosen.epochs
+    assert work / (0.1 * 65e12) < 30 * 60
+    model = build_model(name, **chosen.model_options()).train()
+    kept = saved_for_backward(model, torch.zeros(1, 1, *chosen.input_size()))
+    assert chosen.batch_size * kept < 8e9  # of 16 GB

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import torch
 from torch import nn
 
+_CHOSEN: ContextVar[torch.device | None] = ContextVar("device", default=None)
+
 
 def best_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU if there is one, else the CPU; within :func:`use_device`, the one chosen there."""
+    chosen = _CHOSEN.get()
+    return chosen or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextlib.contextmanager
+def use_device(device: str | torch.device | None) -> Iterator[None]:
+    """Compute on a device within this context; None: on the best one.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device.
+    """
+    chosen = None
+    try:
+        if device is not None:
+            chosen = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"device: {str(device)!r} cannot be used ({first})") from None
+    gpu = torch.cuda.device(chosen) if chosen and chosen.type == "cuda" else None
+    with gpu or contextlib.nullcontext():
+        token = _CHOSEN.set(chosen)
+        try:
+            yield
+        finally:
+            _CHOSEN.reset(token)
 
 
 def fast_layout(model: nn.Module, device: torch.device) -> nn.Module:

@@ -13,6 +13,7 @@ from atlaslib.recipes import SHORT, Recipe, Value, recipe
 _STEP: dict[str, dict[str, Value]] = {
     "smoke": {"learning_rate": 0.001},
     "quick": {"learning_rate": 0.001},
+    "colab": {"learning_rate": 0.001},
     "paper": {"learning_rate": 0.001, "batch_size": 100},
 }
 # The paper also changed these for its ResNet: a tenth of the rate, half the batch (section 5.3).

@@ -83,6 +83,7 @@ PLANS = {
                   lengths=(1, 1, 2), pilot_seeds=1, downsample=(8, 6), width=2),
     "quick": Plan(),
     # on a GPU; the finer grid is then the whole one
+    "colab": Plan(downsample=(2, 1), batch_size=16),
     "paper": Plan(downsample=(2, 1), width=16, batch_size=50),
 }  # fmt: skip
 

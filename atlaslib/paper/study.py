@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from atlaslib.data.cohort import Cohort
 from atlaslib.files import DataError, atomic_write, home, write_json
@@ -18,6 +19,7 @@ from atlaslib.paper.tuning import short_recipe
 from atlaslib.recipes import Recipe
 from atlaslib.runs import ENGINE
 from atlaslib.training.loop import train
+from atlaslib.training.workers import run_parallel
 
 if TYPE_CHECKING:
     import optuna
@@ -44,8 +46,8 @@ def journal(cohort: Cohort, profile: str) -> Path:
     return home() / "studies" / name
 
 
-def open_study(path: Path) -> optuna.Study:
-    """The study in a journal, created if the file is new.
+def open_study(path: Path, seed: int = 0) -> optuna.Study:
+    """The study in a journal, created if the file is new; the seed draws further trials.
 
     Raises
     ------
@@ -71,26 +73,44 @@ def open_study(path: Path) -> optuna.Study:
     except Exception as error:  # whatever a line that Optuna did not write makes it stumble over
         text = f"not a journal of trials ({type(error).__name__}: {error})"
         raise DataError(f"{path}: {text}; delete it to start again", "damaged") from None
-    # a search that resumes, or joins later, must not draw the first trials again
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), multivariate=True)
+    study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
     return study
 
 
 def search(
-    cohort: Cohort, profile: str = "quick", trials: int = 20, progress: bool = True
+    cohort: Cohort,
+    profile: str = "quick",
+    trials: int = 20,
+    scheduler: str = "",
+    progress: bool = True,
 ) -> optuna.Study:
     """Run more trials of the ResNet's units and last layer, maximising the validation Dice.
 
-    A trial that another process is already running is left to it, but counts towards `trials`.
+    They run in parallel; a trial that another process is already running is left to it, but counts
+    towards `trials`.
 
     Parameters
     ----------
     cohort : Cohort
-    profile : {"smoke", "quick", "paper"}
+    profile : {"smoke", "quick", "colab", "paper"}
     trials : int
+    scheduler : str
+        As in :func:`atlaslib.training.workers.run_parallel`.
     progress : bool
     """
-    study = open_study(journal(cohort, profile))
+    study = open_study(journal(cohort, profile))  # before any process that could not open it
+    # a search that resumes, or joins later, must not draw the first trials again
+    first = len(study.trials)
+    jobs = [(cohort, profile, first + number) for number in range(trials)]
+    results = run_parallel(run_trial, jobs, scheduler)
+    for _ in tqdm(results, "trials", trials, disable=not progress, unit="trial"):
+        pass
+    return study
+
+
+def run_trial(cohort: Cohort, profile: str, seed: int) -> None:
+    """Run one trial of a search, drawn with a seed."""
+    study = open_study(journal(cohort, profile), seed)
     import optuna  # after open_study, whose error says how to install it
 
     def objective(trial: optuna.Trial) -> float:
@@ -110,7 +130,7 @@ def search(
 
         recipe = trial_recipe(profile, units, vector)
         try:
-            run = train(recipe, cohort, progress=False, after_epoch=report)
+            run = train(recipe, cohort, progress=False, callbacks=[report])
         except DataError as error:
             if error.kind == "locked":
                 raise _TakenError from None
@@ -119,8 +139,7 @@ def search(
             report(row)
         return float(run.history.validation_dice.max())
 
-    study.optimize(objective, n_trials=trials, show_progress_bar=progress, catch=_TakenError)
-    return study
+    study.optimize(objective, n_trials=1, catch=_TakenError)
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:

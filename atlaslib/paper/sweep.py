@@ -6,14 +6,11 @@ sweep goes on with what is missing, there or elsewhere.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import joblib
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 from atlaslib.data.cohort import Cohort
@@ -29,6 +26,7 @@ from atlaslib.paper.protocol import PLANS, Job
 from atlaslib.runs import ENGINE, Run, package_versions
 from atlaslib.synthetic.cohort import GENERATOR, make_cohort
 from atlaslib.training.loop import train
+from atlaslib.training.workers import run_parallel
 
 RESCORED = ("baseline", "resnet")  # arms also scored with the original code's Dice
 CALIBRATED = ("baseline", "resnet", "residual_unet", "dynunet")
@@ -193,18 +191,26 @@ def _data_key(cohort: Cohort) -> str:
     return _generator() if cohort.synthetic else cohort.fingerprint()
 
 
-def run_all(profile: str, folder: Path, root: Path | None = None, progress: bool = True) -> None:
-    """Run all missing trainings, one on every GPU or, without a GPU, on every core.
+def run_all(
+    profile: str,
+    folder: Path,
+    root: Path | None = None,
+    scheduler: str = "",
+    progress: bool = True,
+) -> None:
+    """Run all missing trainings in parallel.
 
     First the pilot, whose results choose the learning rates and the length, then the rest.
 
     Parameters
     ----------
-    profile : {"smoke", "quick", "paper"}
+    profile : {"smoke", "quick", "colab", "paper"}
     folder : path
         Where the tables are; created if it does not exist.
     root : path, optional
         A folder of real data. None: the synthetic people of the protocol.
+    scheduler : str
+        As in :func:`atlaslib.training.workers.run_parallel`.
     progress : bool
 
     Raises
@@ -217,7 +223,7 @@ def run_all(profile: str, folder: Path, root: Path | None = None, progress: bool
 
     def run(jobs: list[Job]) -> pd.DataFrame:
         listed = jobs if root is None else protocol.in_folds(jobs)
-        _run_missing(listed, folder, root, data, progress)
+        _run_missing(listed, folder, root, data, scheduler, progress)
         return read_table(folder, "history")
 
     rates = protocol.choose_rates(profile, run(protocol.pilot_jobs(profile)))
@@ -226,12 +232,15 @@ def run_all(profile: str, folder: Path, root: Path | None = None, progress: bool
 
 
 def _run_missing(
-    listed: list[Job], folder: Path, root: Path | None, data: str, progress: bool
+    listed: list[Job],
+    folder: Path,
+    root: Path | None,
+    data: str,
+    scheduler: str,
+    progress: bool,
 ) -> None:
     left = missing(listed, read_table(folder, "runs"), data)
-    workers = torch.cuda.device_count() or os.cpu_count() or 1
-    work = joblib.Parallel(workers, return_as="generator_unordered", pre_dispatch=workers)
-    results = work(joblib.delayed(_work)(job, root, number) for number, job in enumerate(left))
+    results = run_parallel(_work, [(job, root) for job in left], scheduler)
     done = len(set(listed)) - len(left)
     for job, tables in tqdm(
         results, total=done + len(left), initial=done, disable=not progress, unit="run"
@@ -239,10 +248,5 @@ def _run_missing(
         add_rows(folder, job, tables)
 
 
-def _work(job: Job, root: Path | None, number: int) -> tuple[Job, dict[str, pd.DataFrame]]:
-    """In a worker process: one training, on one GPU or one core."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())
-    else:
-        torch.set_num_threads(1)
+def _work(job: Job, root: Path | None) -> tuple[Job, dict[str, pd.DataFrame]]:
     return job, run_job(job, root)

@@ -25,6 +25,7 @@ from atlaslib.training.memory import parameter_bytes, saved_for_backward
 _STEP: dict[str, dict[str, Value]] = {
     "smoke": {"learning_rate": 0.001},
     "quick": {"learning_rate": 0.001, "batch_size": 16},
+    "colab": {"learning_rate": 0.001},
     "paper": {},
 }
 

@@ -37,7 +37,7 @@ _TEMPORARY = (".making-", f".{SYNTHETIC_MARK}")  # names that an interrupted run
 #: Generator version. Raise it when a change alters the voxels that a seed gives: tables made with
 #: another version are then reported as out of date.
 GENERATOR = 3
-SUBJECTS = {"smoke": 8, "quick": 100, "paper": 220}
+SUBJECTS = {"smoke": 8, "quick": 100, "colab": 220, "paper": 220}
 
 
 def make_cohort(
@@ -109,7 +109,7 @@ def open_cohort(data_dir: str | os.PathLike[str] = "", profile: str = "quick") -
     data_dir : path, default=""
         A folder of ATLAS, whose scans with masks are loaded. Empty: the synthetic cohort, made on
         first use.
-    profile : {"smoke", "quick", "paper"}
+    profile : {"smoke", "quick", "colab", "paper"}
         Sets the number of synthetic subjects: 8, 100 or 220.
     """
     if str(data_dir):

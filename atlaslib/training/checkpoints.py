@@ -21,8 +21,8 @@ from filelock import FileLock, Timeout
 from pydantic import AfterValidator, FiniteFloat, InstanceOf
 from typing_extensions import TypedDict
 
-from atlaslib.files import DataError, atomic_write, one_line
-from atlaslib.runs import CHECKPOINT, PREVIOUS_CHECKPOINT, Content
+from atlaslib.files import Content, DataError, atomic_write, one_line
+from atlaslib.runs import CHECKPOINT, PREVIOUS_CHECKPOINT
 
 _DIGEST = 32  # bytes of the SHA-256 that follows the content
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import pandas as pd
 import torch
 
 from atlaslib.data.cohort import Cohort
-from atlaslib.data.splits import VALIDATION
+from atlaslib.data.splits import VALIDATION, Split
 from atlaslib.evaluation.scoring import validate
 from atlaslib.files import DataError, expect, user_path
 from atlaslib.models import count_parameters
-from atlaslib.networks import Custom
+from atlaslib.models.device import use_device
+from atlaslib.networks import CustomModel
 from atlaslib.recipes import Recipe
 from atlaslib.runs import (
     ENGINE,
@@ -29,29 +30,45 @@ from atlaslib.runs import (
     package_versions,
     run_folder,
 )
-from atlaslib.training.batches import epoch_batches, epoch_order
+from atlaslib.training.batches import epoch_batches
 from atlaslib.training.checkpoints import StopRequest, locked
+from atlaslib.training.custom import Augment, Custom, Loss, Sampler
 from atlaslib.training.distributed import DistributedContext, join_processes
 from atlaslib.training.progress import ProgressBar
 from atlaslib.training.state import TrainingState
 from atlaslib.training.step import TrainingError, TrainingSession, denormals_as_zero, peak_memory_mb
 from atlaslib.training.trial import try_one_batch
 
+#: Functions that get each new row of the history.
+Callbacks = Sequence[Callable[[dict[str, float]], None]]
+
 
 def train(
     recipe: Recipe,
     cohort: Cohort,
     out: str | Path | None = None,
-    model: Custom | None = None,
+    model: CustomModel | None = None,
+    *,
+    split: Split | None = None,
+    loss: Loss | None = None,
+    sampler: Sampler | None = None,
+    augment: Augment | None = None,
+    max_minutes: float | None = None,
+    callbacks: Callbacks = (),
+    device: str | torch.device | None = None,
     progress: bool = True,
     tensorboard: bool = False,
-    after_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Run:
     """Train a model on the training subjects of a cohort.
 
     The cohort is split as the recipe says, by default by subject; after each epoch
     the validation subjects are segmented, and the weights with the best mean Dice per scan are
     kept (ties go to the lower loss). The test subjects are not touched.
+
+    With ``model``, ``split``, ``loss``, ``sampler``, ``augment`` and ``max_minutes`` you replace
+    what the recipe says. Such a run needs ``out``, because the library cannot name what it does not
+    know; its provenance tells what was yours. A function is known by its name: to train with
+    another one of that name, choose another folder.
 
     An interrupted run resumes from its last checkpoint and on a CPU ends with the same weights as
     an uninterrupted one; Ctrl-C and SIGTERM save a checkpoint first (of a single process). A
@@ -76,14 +93,33 @@ def train(
         Your own: maps (N, C, H, W) intensities in 0..1 to (N, 1, H, W) logits, where C is
         ``1 + 2 * recipe.context_slices`` and H, W are ``recipe.input_size()``, 232 x 196 for the
         paper's recipes. A copy of a module is trained; a function is called after the seed is set.
-        Needs ``out``: the library cannot name the run of a model that it did not build. None:
-        built from the recipe.
+        None: built from the recipe.
+    split : Split, optional
+        Which subjects to train on, to validate on and to test. None: drawn as the recipe says.
+    loss : function, optional
+        ``loss(logits, masks)`` gives a tensor without dimensions, from logits and from masks in
+        0..1, each (n, 1, H, W) float32. None: the recipe's. The losses in the history's validation
+        columns are always the recipe's.
+    sampler : function, optional
+        ``sampler(table, epoch, generator)`` gives the slices of an epoch (from 0) in their order:
+        positions in ``table``, which is :attr:`atlaslib.SliceDataset.table` of the training scans.
+        Every epoch needs as many batches as the first. With the same epoch and numpy generator it
+        must give the same slices, for the run to be resumed. None: as the recipe says.
+    augment : function, optional
+        ``augment(images, masks)`` gives both in the same shapes: (n, channels, H, W) and
+        (n, 1, H, W) float32 in 0..1, on the device. Called after the recipe's mirroring, in place
+        of its ``augment``.
+    max_minutes : float, optional
+        No epoch begins that would end later, if it took as long as the mean of those before it; the
+        first always does. The run is then finished, and ``provenance["ended"]`` says why.
+    callbacks : sequence of functions
+        Each is called in the main process with each new row of the history, after its checkpoint is
+        written. An exception that it raises ends the training, which can be resumed.
+    device : str or torch.device, optional
+        Such as "cpu" or "cuda:1". None: the GPU if there is one, else the CPU.
     progress : bool
     tensorboard : bool
         Also write the history for TensorBoard, to the folder ``tensorboard`` of the run.
-    after_epoch : function, optional
-        Called in the main process with each new row of the history, after its checkpoint is
-        written. An exception that it raises ends the training, which can be resumed.
 
     Returns
     -------
@@ -97,57 +133,61 @@ def train(
     TrainingError
         If the loss is no longer finite, or a batch does not fit into memory.
     ValueError
-        If the model cannot be trained as the recipe says, or your own is given without ``out``.
+        If the model cannot be trained as the recipe says, something of your own does not do what is
+        written above or comes without ``out``, or there is no such device.
     """
     expect("recipe", recipe, Recipe)
     expect("cohort", cohort, Cohort)
-    if model is not None and out is None:
-        raise ValueError("a model of your own needs out=, the folder of its run")
-    custom = "" if model is None else "model"
+    custom = Custom(model, split, loss, sampler, augment, max_minutes)
+    custom.check(recipe)
+    if (own := custom.describe()) and out is None:
+        raise ValueError(f"a run with something of your own ({own}) needs out=, its folder")
     folder = user_path(out) if out is not None else run_folder(recipe, cohort)
+    with use_device(device):
+        _train_in(folder, recipe, cohort, custom, callbacks, progress, tensorboard)
+    return load_run(folder, model)
+
+
+def _train_in(
+    folder: Path,
+    recipe: Recipe,
+    cohort: Cohort,
+    custom: Custom,
+    callbacks: Callbacks,
+    progress: bool,
+    tensorboard: bool,
+) -> None:
+    """Train in a folder, unless the run in it is finished; all processes together."""
     context = join_processes()
     if not is_finished(folder):
-        try_one_batch(recipe, model, context.size)
+        try_one_batch(recipe, custom, context.size)
     if context.is_main:
-        create_run_folder(folder, recipe, experiment_key(recipe, cohort, custom))
+        create_run_folder(folder, recipe, experiment_key(recipe, cohort, custom.describe()))
     context.barrier()
     if not (folder / "recipe.json").is_file():
         text = f"process {context.rank} cannot see the run; all processes must share its folder"
         raise DataError(f"{folder}: {text}")
     if not is_finished(folder):
         with locked(folder) if context.is_main else contextlib.nullcontext(), denormals_as_zero():
-            _train(
-                folder, recipe, cohort, model, context, progress and context.is_main, tensorboard,
-                after_epoch,
-            )  # fmt: skip
+            shown = progress and context.is_main
+            session = TrainingSession(recipe, cohort, custom, context, shown)
+            _train(folder, session, callbacks, tensorboard)
     context.barrier()
-    return load_run(folder, model)
 
 
-def _train(
-    folder: Path,
-    recipe: Recipe,
-    cohort: Cohort,
-    custom: Custom | None,
-    context: DistributedContext,
-    progress: bool,
-    tensorboard: bool,
-    after_epoch: Callable[[dict[str, float]], None] | None,
-) -> None:
-    session = TrainingSession(recipe, cohort, custom, context, progress)
+def _train(folder: Path, session: TrainingSession, callbacks: Callbacks, tensorboard: bool) -> None:
+    recipe, context = session.recipe, session.context
     state = TrainingState(folder, session, context)
     state.resume()
     context.barrier()  # the main process deletes the checkpoints at the end
     writer = _tensorboard(folder) if tensorboard and context.is_main else None
-    bar = ProgressBar(recipe, state, progress)
+    bar = ProgressBar(recipe, state, session.progress)
     with StopRequest(context.size == 1) as stop, bar:
-        for epoch in range(len(state.history), recipe.epochs):
-            if state.should_stop_early():
-                break
+        while not state.ended():
+            epoch = len(state.history)
             session.model.train()
-            order, mirrored = epoch_batches(
-                epoch_order(session.slices.table, recipe, epoch), recipe, epoch
-            )
+            order, mirrored = epoch_batches(session.order(epoch), recipe, epoch)
+            state.check_steps(len(order))
             share = slice(context.rank, None, context.size)  # of each batch, for this process
             chosen = [rows[share] for rows in order[state.step :]]
             flips = [each[share] for each in mirrored[state.step :]]
@@ -169,10 +209,10 @@ def _train(
             if writer is not None:
                 for name in ("loss", "validation_loss", "validation_dice"):
                     writer.add_scalar(name, row[name], epoch + 1)
-            if after_epoch is not None and context.is_main:
-                after_epoch(row)
+            for callback in callbacks if context.is_main else ():
+                callback(row)
     if context.is_main:
-        state.finish(_provenance(recipe, cohort, session, context))
+        state.finish(_provenance(session) | {"ended": state.ended()})
 
 
 def _validate(session: TrainingSession, context: DistributedContext) -> dict[str, float]:
@@ -209,9 +249,8 @@ def estimate_cost(
         without the first step; minutes, for all steps and the validation after each epoch;
         memory_mb, at the peak.
     """
-    session = TrainingSession(recipe, cohort, None, DistributedContext(), progress)
-    order = epoch_order(session.slices.table, recipe, 0)
-    chosen, flips = epoch_batches(order, recipe, 0)
+    session = TrainingSession(recipe, cohort, Custom(), DistributedContext(), progress)
+    chosen, flips = epoch_batches(session.order(0), recipe, 0)
     seconds = []
     session.model.train()
     for x, y in session.batches.iterate(chosen[: steps + 1], flips[: steps + 1]):
@@ -236,21 +275,19 @@ def estimate_cost(
     )
 
 
-def _provenance(
-    recipe: Recipe, cohort: Cohort, session: TrainingSession, context: DistributedContext
-) -> dict[str, Any]:
+def _provenance(session: TrainingSession) -> dict[str, Any]:
     """What the run's numbers come from: data, engine version, machine and packages."""
     names = ("train", "validation", "test")
-    device = session.device
+    device, cohort = session.device, session.cohort
     return {
         "source": cohort.source,
         "cohort": cohort.fingerprint(),
         "engine": ENGINE,
-        "profile": recipe.profile,
-        "custom": "" if session.custom is None else "model",
+        "profile": session.recipe.profile,
+        "custom": session.custom.describe(),
         "parameters": count_parameters(session.model),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-        "processes": context.size,
+        "processes": session.context.size,
         "threads": torch.get_num_threads(),
         "peak_memory_mb": peak_memory_mb(device),
         "packages": package_versions(),

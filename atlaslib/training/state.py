@@ -11,17 +11,16 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from atlaslib.files import DataError, atomic_write, write_json
+from atlaslib.files import DataError, atomic_write, checked, write_json
 from atlaslib.networks import new_network, signature
 from atlaslib.runs import (
     COLUMNS,
     check_weights,
-    checked,
     experiment_key,
     seal,
     write_identity,
 )
-from atlaslib.training.batches import epoch_order, steps_per_epoch
+from atlaslib.training.batches import steps_per_epoch
 from atlaslib.training.checkpoints import (
     Checkpoint,
     delete_checkpoints,
@@ -40,10 +39,9 @@ class TrainingState:
 
     def __init__(self, folder: Path, session: TrainingSession, context: DistributedContext) -> None:
         self.folder, self.session, self.context = folder, session, context
-        custom = "" if session.custom is None else "model"
+        custom = session.custom.describe()
         self.experiment = experiment_key(session.recipe, session.cohort, custom)
-        order = epoch_order(session.slices.table, session.recipe, 0)
-        self.steps = steps_per_epoch(order, session.recipe)
+        self.steps = steps_per_epoch(session.order(0), session.recipe)
         self.history: list[dict[str, float]] = []
         self.best = (-1.0, 0.0)  # validation Dice, minus validation loss
         self.weights = self._copy()
@@ -191,13 +189,29 @@ class TrainingState:
         if self.context.is_main:
             self._write_history()
 
-    def should_stop_early(self) -> bool:
-        """Whether validation has not improved for ``recipe.patience`` epochs."""
-        patience = self.session.recipe.patience
-        if patience is None or not self.history:
-            return False
+    def check_steps(self, count: int) -> None:
+        """Refuse an epoch with another number of batches, which a sampler may have chosen."""
+        if count != self.steps:
+            raise TrainingError(
+                f"{self.folder}: sampler: epoch {len(self.history) + 1} has {count} batches, the "
+                f"first has {self.steps}; choose as many slices in each"
+            )
+
+    def ended(self) -> str:
+        """Why no further epoch is trained: "epochs", "patience" or "max_minutes"; else ""."""
+        recipe, done = self.session.recipe, len(self.history)
+        if done >= recipe.epochs:
+            return "epochs"
+        if not done:
+            return ""
         scores = [_score(row) for row in self.history]
-        return len(scores) - 1 - scores.index(max(scores)) >= patience
+        if recipe.patience is not None and done - 1 - scores.index(max(scores)) >= recipe.patience:
+            return "patience"
+        seconds = sum(row["seconds"] for row in self.history)
+        limit = self.session.custom.max_minutes
+        # another epoch would take as long as the mean of those before it
+        over = limit is not None and seconds * (done + 1) / done > 60 * limit
+        return "max_minutes" if any(self.context.gather([over])) else ""
 
     def _write_history(self) -> None:
         table = pd.DataFrame(self.history, columns=list(COLUMNS))
@@ -208,7 +222,7 @@ class TrainingState:
         self._write_identity()
         provenance["seconds"] = sum(row["seconds"] for row in self.history)
         weights, session = self.weights, self.session
-        network = new_network(session.recipe, session.custom)
+        network = new_network(session.recipe, session.custom.model)
         check_weights(weights, network)
         network.load_state_dict(weights)
         provenance["signature"] = signature(network, session.recipe)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -22,10 +23,11 @@ from atlaslib.data.slices import SliceDataset
 from atlaslib.data.splits import split_cohort
 from atlaslib.files import one_line
 from atlaslib.models.device import best_device, fast_layout, half_precision, is_out_of_memory
-from atlaslib.networks import Custom, new_network
+from atlaslib.networks import new_network
 from atlaslib.recipes import Recipe
 from atlaslib.training.augment import augment_batch
 from atlaslib.training.batches import Batches, epoch_order
+from atlaslib.training.custom import Custom
 from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.memory import max_batch_size
 
@@ -55,7 +57,7 @@ class TrainingSession:
 
     recipe: Recipe
     cohort: Cohort
-    custom: Custom | None
+    custom: Custom
     context: DistributedContext
     progress: bool
 
@@ -71,19 +73,19 @@ class TrainingSession:
             torch.cuda.reset_peak_memory_stats()
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.manual_seed(recipe.seed)
-        model = new_network(recipe, self.custom)
-        self.parts = split_cohort(self.cohort, recipe)
+        model = new_network(recipe, self.custom.model)
+        self.parts = self._split()
         with self.context.main_first():  # it makes the slice cache for all
             self.slices, self.validation = (
                 SliceDataset(part, progress=self.progress) for part in self.parts[:2]
             )
         if recipe.initial_prior:
-            set_initial_bias(model, self.slices, recipe)
+            set_initial_bias(model, self.slices.table, self.order(0), recipe)
         if self.context.size > 1 and self.device.type == "cuda":  # torch has it for GPUs only
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # statistics of the whole batch
         self.model = fast_layout(model, self.device)
         self.forward: nn.Module = self.model
-        count = len(epoch_order(self.slices.table, recipe, 0))
+        count = len(self.order(0))
         if self.context.size > 1 and count < recipe.batch_size:
             raise TrainingError(
                 f"{count} training slices are fewer than a batch of {recipe.batch_size}, which "
@@ -107,6 +109,18 @@ class TrainingSession:
         if self.progress:
             tqdm.write(f"{self.device.type}: {self.batches.where}", file=sys.stdout)
 
+    def _split(self) -> tuple[Cohort, Cohort, Cohort]:
+        """The scans for training, validation and test."""
+        if self.custom.split is None:
+            return split_cohort(self.cohort, self.recipe)
+        return self.custom.split.parts(self.cohort)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Which training slices an epoch sees, in which order."""
+        if self.custom.sampler is None:
+            return epoch_order(self.slices.table, self.recipe, epoch)
+        return self.custom.positions(self.slices.table, epoch, self.recipe.seed)
+
     def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Take one optimiser step; returns the loss on the device, NaN if a gradient is not finite.
 
@@ -115,7 +129,9 @@ class TrainingSession:
         x : (n, channels, H, W) float32, in 0..1
         y : (n, 1, H, W) float32, in 0..1
         """
-        if self.recipe.augment:
+        if self.custom.augment is not None:
+            x, y = self.custom.augmented(x, y)
+        elif self.recipe.augment:
             x, y = augment_batch(x, y)
         self.optimiser.zero_grad(set_to_none=True)
         loss = None
@@ -157,7 +173,9 @@ class TrainingSession:
         return total
 
     def _loss(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The recipe's loss of logits and masks in 0..1, each (n, 1, H, W)."""
+        """The user's or the recipe's loss of logits and masks in 0..1, each (n, 1, H, W)."""
+        if self.custom.loss is not None:
+            return self.custom.loss_of(logits, y)
         loss = torch.zeros((), device=self.device)
         if self.recipe.loss in ("cross entropy", "dice + cross entropy"):
             loss = F.binary_cross_entropy_with_logits(logits, y, pos_weight=self.weight)
@@ -219,7 +237,9 @@ def can_compile(model: nn.Module) -> bool:
     )
 
 
-def set_initial_bias(model: nn.Module, slices: SliceDataset, recipe: Recipe) -> None:
+def set_initial_bias(
+    model: nn.Module, table: pd.DataFrame, order: np.ndarray, recipe: Recipe
+) -> None:
     """Set the model's final bias to the base rate of lesion pixels, weighted as in the loss.
 
     An untrained network then predicts what the constant predictor would, instead of spending its
@@ -228,7 +248,7 @@ def set_initial_bias(model: nn.Module, slices: SliceDataset, recipe: Recipe) -> 
     bias = getattr(model, "final_bias", None)
     if bias is None:
         return
-    lesion = slices.table.lesion_pixels.to_numpy()[epoch_order(slices.table, recipe, 0)]
+    lesion = table.lesion_pixels.to_numpy()[order]
     rows, columns = recipe.field_of_view()
     share = recipe.pos_weight * max(lesion.mean(), 1e-3) / (rows * columns - lesion.mean())
     with torch.no_grad():

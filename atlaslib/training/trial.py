@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from safetensors.torch import load, save
 from torch import nn
@@ -9,13 +12,14 @@ from torch import nn
 from atlaslib.evaluation.inference import slices_per_pass
 from atlaslib.files import one_line
 from atlaslib.models.device import best_device, is_out_of_memory
-from atlaslib.networks import Custom, checked_logits, new_network
+from atlaslib.networks import checked_logits, new_network
 from atlaslib.recipes import Recipe
 from atlaslib.runs import check_weights
+from atlaslib.training.custom import Custom
 from atlaslib.training.memory import max_batch_size
 
 
-def try_one_batch(recipe: Recipe, custom: Custom | None, processes: int = 1) -> None:
+def try_one_batch(recipe: Recipe, custom: Custom, processes: int = 1) -> None:
     """Train a copy on two slices of noise, segment them, save it and load it again.
 
     A network of the user's own is also applied to as many slices as the run will give it at once.
@@ -41,31 +45,53 @@ def try_one_batch(recipe: Recipe, custom: Custom | None, processes: int = 1) -> 
             raise ValueError(f"model: cannot be trained ({name}: {one_line(error)})") from error
 
 
-def _try(recipe: Recipe, custom: Custom | None, processes: int) -> None:
-    network = new_network(recipe, custom)
+def _try(recipe: Recipe, custom: Custom, processes: int) -> None:
+    network = new_network(recipe, custom.model)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError("model: it has no parameter to train")
     places = {parameter.device.type for parameter in network.parameters()}
     if places != {"cpu"}:
         raise ValueError(f"model: expected it on the CPU, found {', '.join(sorted(places))}")
     x = torch.rand(2, 1 + 2 * recipe.context_slices, *recipe.input_size())
+    y = (torch.rand_like(x[:, :1]) < 0.1).float()
+    if custom.augment is not None:
+        x, y = _of_user("augment", custom.augmented, x, y)
     logits = checked_logits(network.train(), x)
     if not logits.requires_grad:
         raise ValueError("model: its logits do not depend on its parameters")
     if not logits.isfinite().all():
         raise ValueError("model: its logits are NaN or infinite before any training")
     saved = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
-    again = new_network(recipe, custom)
+    again = new_network(recipe, custom.model)
     weights = load(save(saved))
     check_weights(weights, again)
     again.load_state_dict(weights)
-    logits.sum().backward()
+    loss = logits.sum()
+    if custom.loss is not None:
+        loss = _of_user("loss", custom.loss_of, logits, y)
+        if not loss.isfinite():
+            raise ValueError("loss: NaN or infinite before any training")
+    loss.backward()
     torch.optim.Adam(network.parameters(), fused=True).step()
     with torch.inference_mode():
         for count in (1, 2):
             checked_logits(network.eval(), x[:count])
-    if custom is not None:
+    if custom.model is not None:
         _try_sizes(network, x, recipe, processes)
+
+
+def _of_user(name: str, function: Callable[..., Any], *given: torch.Tensor) -> Any:
+    """The result of the user's own function, whose errors then bear its name."""
+    try:
+        return function(*given)
+    except ValueError as error:
+        if str(error).startswith(f"{name}: "):
+            raise
+        raise ValueError(f"{name}: fails: {error}") from error
+    except Exception as error:  # the user's code can raise anything
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(f"{name}: fails: {type(error).__name__}: {error}") from error
 
 
 def _try_sizes(network: nn.Module, x: torch.Tensor, recipe: Recipe, processes: int) -> None:

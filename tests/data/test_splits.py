@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from atlaslib import DataError, SliceDataset, evaluate, recipe, train
+from atlaslib import DataError, SliceDataset, Split, evaluate, recipe, train
 from atlaslib.data.splits import (
     TEST,
     TRAIN,
@@ -115,3 +117,55 @@ def test_a_run_split_by_slice_is_scored_on_slices_it_has_not_seen(cohort, table,
     own = slices_of_part(table, chosen, TEST)
     lesion = (table.lesion_pixels * own).groupby(table.scan).sum()
     np.testing.assert_allclose(scores.volume_ml, lesion / 1000)
+
+
+def test_a_split_is_read_as_it_was_saved(cohort, tmp_path):
+    split = Split.of(*cohort.split(seed=3))
+    split.save(tmp_path / "split.json")
+    again = Split.load(tmp_path / "split.json")
+    assert again == split
+    parts = again.parts(cohort)
+    assert [part.scans for part in parts] == [part.scans for part in cohort.split(seed=3)]
+    shuffled = Split(split.train[::-1], split.validation, split.test)
+    assert shuffled.digest() == split.digest()
+    moved = Split(split.train[1:], split.validation, (*split.test, split.train[0]))
+    assert moved.digest() != split.digest()
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "says"),
+    [
+        (["a", "b"], ["b"], "subject b is named twice"),
+        (["a", "a"], ["b"], "subject a is named twice"),
+        (["a"], [], "no subject in validation"),
+        ([], ["a"], "no subject in train"),
+        ("ab", ["c"], "names of subjects in train"),
+        ([1], ["c"], "names of subjects in train"),
+    ],
+)
+def test_a_split_that_cannot_be_one_is_refused(train, validation, says):
+    with pytest.raises(ValueError, match=says):
+        Split(train, validation)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "null", '{"train": ["a"]}', '{"train": ["a"], "validation": ["a"], "test": []}',
+     '{"train": "a", "validation": ["b"], "test": []}', "[" * 10_000],
+)  # fmt: skip
+def test_a_file_that_is_no_split_is_refused(text, tmp_path):
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(DataError, match="not a split"):
+        Split.load(tmp_path / "split.json")
+
+
+def test_a_subject_that_the_cohort_lacks_is_named(cohort):
+    first, second, third = cohort.subjects[:3]
+    with pytest.raises(DataError, match="no subject 999, which the split names"):
+        Split([first], [second], ["999"]).parts(cohort)
+    blank = [dataclasses.replace(scan, masks=()) for scan in cohort if scan.subject == first]
+    others = [scan for scan in cohort if scan.subject != first]
+    with pytest.raises(DataError, match=f"no mask for {first}"):
+        Split([first], [second]).parts(cohort.only([*blank, *others]))
+    parts = Split([second], [third], [first]).parts(cohort.only([*blank, *others]))
+    assert parts[2].subjects == (first,)  # a hidden test subject has no mask

@@ -34,37 +34,39 @@ def test_a_trial_trains_the_resnet_with_its_values():
 
 
 def test_a_hopeless_trial_is_pruned(cohort, trials, monkeypatch):
-    def train(recipe, cohort, progress, after_epoch):
+    def train(recipe, cohort, progress, callbacks):
         for epoch in (1.0, 2.0, 3.0):
-            after_epoch({"epoch": epoch, "validation_dice": -1.0})
+            callbacks[0]({"epoch": epoch, "validation_dice": -1.0})
         raise AssertionError("not pruned")
 
     monkeypatch.setattr(study, "train", train)
     monkeypatch.setattr(study, "_STARTUP_TRIALS", 0)
-    found = study.trials_table(study.search(cohort, "smoke", 1, progress=False))
+    study.run_trial(cohort, "smoke", seed=7)
+    found = study.trials_table(study.open_study(study.journal(cohort, "smoke")))
     assert found.state.iloc[-1] == "PRUNED"
     assert found.epochs.iloc[-1] < 3
 
 
 def test_a_trial_that_another_process_is_running_is_left_to_it(cohort, trials, monkeypatch):
-    def train(recipe, cohort, progress, after_epoch):
+    def train(recipe, cohort, progress, callbacks):
         raise DataError("another process is training in this folder", "locked")
 
     known = study.open_study(study.journal(cohort, "smoke"))
     before, table = len(known.trials), study.trials_table(known)
     monkeypatch.setattr(study, "train", train)
-    after = study.search(cohort, "smoke", 2, progress=False)
-    assert [trial.state.name for trial in after.trials[before:]] == ["FAIL", "FAIL"]
+    study.run_trial(cohort, "smoke", seed=8)
+    after = study.open_study(study.journal(cohort, "smoke"))
+    assert [trial.state.name for trial in after.trials[before:]] == ["FAIL"]
     pd.testing.assert_frame_equal(study.trials_table(after), table)
 
 
 def test_any_other_error_ends_the_search(cohort, trials, monkeypatch):
-    def train(recipe, cohort, progress, after_epoch):
+    def train(recipe, cohort, progress, callbacks):
         raise DataError("no such scan")
 
     monkeypatch.setattr(study, "train", train)
     with pytest.raises(DataError, match="no such scan"):
-        study.search(cohort, "smoke", 1, progress=False)
+        study.run_trial(cohort, "smoke", seed=9)
 
 
 def test_a_table_is_saved_with_its_provenance(cohort, trials, tmp_path):

@@ -102,7 +102,7 @@ def test_a_sweep_runs_the_pilot_first_and_goes_on_after_an_interruption(tmp_path
     """Without training: rows are made up, and one training fails at first."""
     began = []
 
-    def pretend(job, root, number):
+    def pretend(job, root):
         began.append(job.arm)
         if began.count("zero") == 1 and job.arm == "zero":
             raise TrainingError("no number")
@@ -111,11 +111,8 @@ def test_a_sweep_runs_the_pilot_first_and_goes_on_after_an_interruption(tmp_path
         return job, {"runs": pd.DataFrame([row]), "history": pd.DataFrame(dice)}
 
     monkeypatch.setattr(sweep, "_work", pretend)
-    monkeypatch.setattr(sweep.joblib, "delayed", lambda work: lambda *given: (work, given))
     monkeypatch.setattr(
-        sweep.joblib,
-        "Parallel",
-        lambda *_, **__: lambda calls: (work(*given) for work, given in calls),
+        sweep, "run_parallel", lambda work, jobs, scheduler: (work(*job) for job in jobs)
     )
     with pytest.raises(TrainingError):
         sweep.run_all("smoke", tmp_path, progress=False)
@@ -140,11 +137,3 @@ def test_real_data_are_run_in_folds(cohort, monkeypatch):
     tests = (test for job in listed for _, test in sweep._tests(job, cohort))
     tested = [name for test in tests for name in test.subjects]
     assert sorted(tested) == sorted(cohort.subjects)
-
-
-def test_a_worker_trains_on_one_core(monkeypatch):
-    seen = []
-    monkeypatch.setattr(sweep.torch, "set_num_threads", seen.append)
-    monkeypatch.setattr(sweep, "run_job", lambda job, root: {})
-    assert sweep._work(JOBS["zero", 0], None, 3) == (JOBS["zero", 0], {})
-    assert seen == [1]

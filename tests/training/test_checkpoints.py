@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_a_run_killed_twenty_times_ends_with_the_same_weights(cohort, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_stop_saves_a_checkpoint_first(number, cohort, uninterrupted, tmp_path):
     folder = tmp_path / "run"
-    job = (train, KILLED, cohort, folder, None, False)
+    job = (partial(train, progress=False), KILLED, cohort, folder)
     assert exit_code(signalled, number, STEP, 5, *job) == 1  # not killed by the signal
     with pytest.raises(DataError, match="not finished"):
         load_run(folder)

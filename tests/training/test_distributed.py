@@ -15,6 +15,7 @@ from sessions import new_session, new_state
 
 from atlaslib import evaluate, load_run, recipe, train
 from atlaslib.training.checkpoints import save_checkpoint
+from atlaslib.training.custom import Custom
 from atlaslib.training.distributed import DistributedContext
 from atlaslib.training.state import TrainingState
 from atlaslib.training.step import TrainingError, TrainingSession
@@ -83,7 +84,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(cohort):
     chosen = dataclasses.replace(CHOSEN, batch_size=5)
     says = "a batch of 5 slices cannot be shared evenly by 2 processes"
     with pytest.raises(TrainingError, match=says):
-        TrainingSession(chosen, cohort, None, DistributedContext(1, 2), False)
+        TrainingSession(chosen, cohort, Custom(), DistributedContext(1, 2), False)
 
 
 def test_each_process_gets_its_own_random_numbers_back(cohort, tmp_path):

@@ -36,7 +36,7 @@ def test_loss_falls_and_the_folder_is_complete(run, cohort):
 
 
 def test_a_finished_run_is_reused(run, cohort, monkeypatch):
-    monkeypatch.setattr("atlaslib.training.loop.epoch_order", None)  # any training would fail
+    monkeypatch.setattr("atlaslib.training.loop.epoch_batches", None)  # any training would fail
     again = train(RECIPE, cohort, progress=False)
     assert again.folder == run.folder
     assert load_run(run.folder).recipe == RECIPE
@@ -112,7 +112,7 @@ def test_prior_sets_the_bias_to_the_weighted_base_rate(cohort):
     chosen = recipe("baseline", "smoke", pos_weight=7.0)
     slices = SliceDataset(cohort, progress=False)
     model = atlaslib.build_model("baseline", width=2)
-    set_initial_bias(model, slices, chosen)
+    set_initial_bias(model, slices.table, epoch_order(slices.table, chosen, 0), chosen)
     lesion = slices.table.lesion_pixels.to_numpy()[epoch_order(slices.table, chosen, 0)].mean()
     odds = 7 * lesion / (184 * 152 - lesion)  # of the window, which is all that the model sees
     assert model.final_bias.item() == pytest.approx(np.log(odds), rel=1e-4)
@@ -165,7 +165,7 @@ def test_missing_tensorboard_is_one_clear_error(cohort, tmp_path, monkeypatch):
         train(RECIPE, cohort, out=tmp_path / "r", progress=False, tensorboard=True)
 
 
-def test_after_epoch_is_called_after_each_epoch_and_may_end_the_run(cohort, tmp_path):
+def test_callbacks_are_called_after_each_epoch_and_may_end_the_run(cohort, tmp_path):
     seen = []
 
     def record(row):
@@ -174,8 +174,8 @@ def test_after_epoch_is_called_after_each_epoch_and_may_end_the_run(cohort, tmp_
             raise LookupError("enough")
 
     with pytest.raises(LookupError):
-        train(RECIPE, cohort, out=tmp_path / "run", progress=False, after_epoch=record)
-    train(RECIPE, cohort, out=tmp_path / "run", progress=False, after_epoch=record)
+        train(RECIPE, cohort, out=tmp_path / "run", progress=False, callbacks=[record])
+    train(RECIPE, cohort, out=tmp_path / "run", progress=False, callbacks=[record])
     assert seen == [1, 2]
 
 
@@ -183,7 +183,7 @@ def test_denormal_numbers_are_flushed_to_zero_only_during_training(cohort, tmp_p
     tiny = torch.tensor(2e-38)  # the smallest normal number is 1.2e-38
     within = []
     train(RECIPE, cohort, tmp_path / "run", progress=False,
-          after_epoch=lambda row: within.append(float(tiny / 10)))  # fmt: skip
+          callbacks=[lambda row: within.append(float(tiny / 10))])  # fmt: skip
     assert within == [0, 0]
     assert tiny / 10 > 0
 

@@ -12,6 +12,7 @@ from torch import nn
 from atlaslib import evaluate, load_run, predict, recipe, train
 from atlaslib.files import DataError
 from atlaslib.networks import new_network
+from atlaslib.training.custom import Custom
 from atlaslib.training.trial import try_one_batch
 
 RECIPE = recipe("baseline", "smoke", width=2, epochs=1)
@@ -70,7 +71,7 @@ def test_an_odd_network_is_one_line_and_leaves_no_folder(model, says, cohort, tm
 def test_trying_changes_neither_the_network_nor_the_random_state():
     mine = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 1, 3, padding=1))
     before, state = copy.deepcopy(mine.state_dict()), torch.get_rng_state()
-    try_one_batch(RECIPE, mine)
+    try_one_batch(RECIPE, Custom(mine))
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(mine.state_dict()[name], value) for name, value in before.items())
 
@@ -175,13 +176,13 @@ def test_all_numbers_of_slices_that_a_run_uses_are_tried(count):
 
     chosen = RECIPE if count == 8 else dataclasses.replace(RECIPE, micro_batch=5)
     with pytest.raises(ValueError, match=rf"fails on slices \({count}, 1, 48, 40\): Ass.*too many"):
-        try_one_batch(chosen, Refuses)
+        try_one_batch(chosen, Custom(Refuses))
 
 
 def test_a_batch_that_needs_more_memory_than_there_is_is_not_tried(monkeypatch):
     monkeypatch.setattr("atlaslib.training.trial.max_batch_size", lambda network, x: 2)
     seen = []
-    try_one_batch(RECIPE, lambda: Odd(lambda x: seen.append(len(x)) or x))
+    try_one_batch(RECIPE, Custom(lambda: Odd(lambda x: seen.append(len(x)) or x)))
     assert max(seen) == 2
 
 
@@ -190,7 +191,7 @@ def test_a_lack_of_memory_is_left_to_training(text):
     def fail(x):
         raise RuntimeError(text)
 
-    try_one_batch(RECIPE, lambda: Odd(fail))
+    try_one_batch(RECIPE, Custom(lambda: Odd(fail)))
 
 
 def test_an_infinite_mask_in_a_buffer_is_no_damage(cohort, tmp_path):

@@ -1,0 +1,87 @@
+"""Run many trainings: on this machine's GPUs or cores, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import joblib
+import torch
+
+from atlaslib.files import DataError, one_line
+
+
+def run_parallel(
+    function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], scheduler: str = ""
+) -> Iterator[Any]:
+    """Call a function with each of several tuples of arguments; yield results as they come.
+
+    Each call is made in a process of its own: one on every GPU or, where there is none, one of a
+    single thread on every core. An error in any of them ends the others.
+
+    Parameters
+    ----------
+    function : function that other processes can import
+    jobs : iterable of tuples
+        Arguments, which must be picklable.
+    scheduler : str
+        Address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers run the calls
+        instead. They need this version of the library, the same files under the same paths and the
+        same ``ATLASLIB_HOME``, and one thread each (``dask worker --nthreads 1``). A call whose
+        worker is lost is made again by another one.
+
+    Raises
+    ------
+    DataError
+        If the scheduler cannot be reached, or its workers have several threads.
+    """
+    calls = [joblib.delayed(_call)(function, job, number) for number, job in enumerate(jobs)]
+    count = torch.cuda.device_count() or os.cpu_count() or 1
+    with _backend(scheduler):
+        work = joblib.Parallel(
+            n_jobs=-1 if scheduler else count,
+            return_as="generator_unordered",
+            pre_dispatch="all" if scheduler else count,
+            batch_size=1,
+        )
+        yield from work(calls)
+
+
+def _call(function: Callable[..., Any], job: tuple[Any, ...], number: int) -> Any:
+    """In a worker process: one call, on one GPU or one core."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
+    else:
+        torch.set_num_threads(1)
+    return function(*job)
+
+
+def _backend(scheduler: str) -> AbstractContextManager[Any]:
+    """Where joblib's calls run: here, or on the cluster of a scheduler."""
+    if not scheduler:
+        return contextlib.nullcontext()
+    try:
+        from distributed import Client
+    except ImportError:
+        text = "a cluster needs Dask: pip install 'atlaslib[cluster]'"
+        raise DataError(text, "missing") from None
+    try:
+        client = Client(scheduler, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        text = f"no Dask scheduler answers ({one_line(error)})"
+        raise DataError(f"{scheduler}: {text}", "missing") from None
+    threads = client.nthreads()
+    if set(threads.values()) != {1}:
+        client.close()
+        found = f"{len(threads)} workers of {sorted(set(threads.values()))} threads"
+        raise DataError(f"{scheduler}: expected workers of one thread each, found {found}")
+    return _cluster(client)
+
+
+@contextlib.contextmanager
+def _cluster(client: Any) -> Iterator[None]:
+    with client, joblib.parallel_config(backend="dask", client=client):
+        yield

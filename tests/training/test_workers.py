@@ -1,0 +1,65 @@
+"""Many trainings at once: processes of this machine, or the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+import torch
+from cluster import dask_cluster
+
+from atlaslib import DataError
+from atlaslib.training import workers
+from atlaslib.training.workers import run_parallel
+
+
+def where(number):
+    return number, os.getpid(), torch.get_num_threads()
+
+
+def fail_on(number):
+    if number == 1:
+        raise DataError("scan 1 is damaged")
+    return number
+
+
+def test_calls_are_made_in_processes_of_one_thread():
+    found = list(run_parallel(where, [(number,) for number in range(4)]))
+    assert {number for number, _, _ in found} == set(range(4))
+    assert os.getpid() not in {process for _, process, _ in found}
+    assert {threads for _, _, threads in found} == {1}
+
+
+def test_an_error_in_a_worker_arrives_as_it_is():
+    with pytest.raises(DataError, match="scan 1 is damaged"):
+        list(run_parallel(fail_on, [(0,), (1,)]))
+
+
+def test_gpus_are_taken_in_turn(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert [workers._call(abs, (-number,), number) for number in range(3)] == [0, 1, 2]
+    assert taken == [0, 1, 0]
+
+
+def test_a_scheduler_that_does_not_answer_is_one_line():
+    pytest.importorskip("distributed", reason="the cluster needs Dask")
+    with pytest.raises(DataError, match="no Dask scheduler answers") as error:
+        list(run_parallel(abs, [(1,)], "nowhere"))
+    assert "\n" not in str(error.value)
+
+
+def test_without_dask_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(DataError, match=r"pip install 'atlaslib\[cluster\]'"):
+        list(run_parallel(abs, [(1,)], "tcp://127.0.0.1:1"))
+
+
+def test_workers_of_several_threads_are_refused(tmp_path):
+    with dask_cluster(tmp_path) as cluster:
+        cluster.workers(threads=2)
+        with pytest.raises(DataError, match=r"one thread each, found 1 workers of \[2\] threads"):
+            list(run_parallel(abs, [(1,)], cluster.address))
