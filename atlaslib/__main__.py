@@ -208,7 +208,9 @@ def _add_scheduler(command: argparse.ArgumentParser) -> None:
 
 
 def _add_profile(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--profile", default="quick", type=_profile, metavar="smoke|quick|colab|paper")
+    command.add_argument(
+        "--profile", default="quick", type=_profile, metavar="smoke|quick|colab|paper"
+    )
 
 
 def _profile(text: str) -> str:

@@ -261,6 +261,26 @@ class SliceDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     DataError
         If a file is unreadable, or not on the MNI grid; if a scan is in native space or has no
         mask; if the disk is full.
+
+    Examples
+    --------
+    A loop of your own, for one pass over the slices with lesion:
+
+    >>> import torch
+    >>> from atlaslib import SliceDataset, build_model
+    >>> slices = SliceDataset(cohort, progress=False)
+    >>> with_lesion = slices.table.index[slices.table.lesion_pixels > 0]
+    >>> chosen = torch.utils.data.Subset(slices, with_lesion)
+    >>> loader = torch.utils.data.DataLoader(chosen, batch_size=8, shuffle=True)
+    >>> model = build_model("baseline", width=2)
+    >>> optimiser = torch.optim.Adam(model.parameters())
+    >>> for images, masks in loader:
+    ...     optimiser.zero_grad()
+    ...     loss = torch.nn.functional.binary_cross_entropy_with_logits(model(images), masks)
+    ...     loss.backward()
+    ...     optimiser.step()
+    >>> images.shape[1:], masks.shape[1:]
+    (torch.Size([1, 232, 196]), torch.Size([1, 232, 196]))
     """
 
     def __init__(self, cohort: Cohort, progress: bool = True) -> None:
