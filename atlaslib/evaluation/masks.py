@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -55,12 +56,11 @@ def evaluate_masks(
     """
     expect("cohort", cohort, Cohort)
     names = [name for name in check_metrics(metrics) if name != "dice"]
-    cohort = cohort.labelled
-    if not len(cohort):
+    if not cohort.labelled:
         raise DataError(f"{cohort.root}: its scans have no lesion masks to compare with")
     files = _masks_of(user_path(folder), cohort)
     rows = []
-    for scan in tqdm(cohort, disable=not progress, unit="scan"):
+    for scan in tqdm(cohort.labelled, disable=not progress, unit="scan"):
         t1, true = read_parts(scan)
         found = _binary(read_mask(files[scan.name], t1))
         volumes = [int(mask.sum()) for mask in (found & true, found, true)]
@@ -92,7 +92,7 @@ def _binary(mask: Image) -> np.ndarray:
 
 
 def _masks_of(folder: Path, cohort: Cohort) -> dict[str, Path]:
-    """The file of each scan, by the scan's name."""
+    """The file of each scan with a true mask, by the scan's name."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder", "missing")
     files = [
@@ -100,10 +100,11 @@ def _masks_of(folder: Path, cohort: Cohort) -> dict[str, Path]:
         for path in sorted(folder.rglob("*"))
         if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
     ]
-    sessions = pd.Series([scan.subject for scan in cohort]).value_counts()
+    # with those whose true mask is hidden, lest their files pass for another session's
+    sessions = Counter(scan.subject for scan in cohort)
     found: dict[str, Path] = {}
     missing = []
-    for scan in cohort:
+    for scan in cohort.labelled:
         parts = [scan.subject, *([scan.session] if sessions[scan.subject] > 1 else [])]
         own = [path for path in files if all(_has(path.name, part) for part in parts)]
         wanted = " and ".join(map(repr, parts))
@@ -115,7 +116,9 @@ def _masks_of(folder: Path, cohort: Cohort) -> dict[str, Path]:
         else:
             missing.append(wanted)
     if missing:
-        others = f"; {len(missing)} of {len(cohort)} scans have none" if missing[1:] else ""
+        others = (
+            f"; {len(missing)} of {len(cohort.labelled)} scans have none" if missing[1:] else ""
+        )
         text = f"expected one mask with {missing[0]} in its name, found none{others}"
         raise DataError(f"{folder}: {text}", "missing")
     if unused := sorted({*files} - {*found.values()}):
