@@ -288,7 +288,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _score(options: argparse.Namespace) -> None:
     check_writable(options.csv)
-    cohort = atlaslib.load_cohort(options.data)
+    cohort = atlaslib.load_cohort(options.data, unlabelled=True)
     metrics = ("volume", "lesion_f1", "lesion_count")
     table = atlaslib.evaluate_masks(options.masks, cohort, metrics)
     atomic_write(options.csv, lambda name: table.to_csv(name, index=False))

@@ -230,7 +230,9 @@ def _networks_digest(networks: Sequence[Predictor], brain_only: bool) -> str:
 
 def _text(file: Path, error: Exception) -> str:
     text = one_line(error)
-    return text if isinstance(error, DataError) else f"{file}: {type(error).__name__}: {text}"
+    if not isinstance(error, ValueError | OSError | RuntimeError):
+        text = f"{type(error).__name__}: {text}"
+    return text if text.startswith(f"{file}: ") else f"{file}: {text}"
 
 
 def _read_table(csv: Path) -> dict[str, Row]:

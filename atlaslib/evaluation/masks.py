@@ -122,8 +122,8 @@ def _masks_of(folder: Path, cohort: Cohort) -> dict[str, Path]:
         text = f"expected one mask with {missing[0]} in its name, found none{others}"
         raise DataError(f"{folder}: {text}", "missing")
     if unused := sorted({*files} - {*found.values()}):
-        text = f"{len(unused)} files belong to no scan with a true mask: {_listed(unused)}"
-        warnings.warn(f"{folder}: {text}", stacklevel=3)
+        text = f"{len(unused)} of {len(files)} files belong to no scan with a true mask"
+        warnings.warn(f"{folder}: {text}: {_listed(unused)}", stacklevel=3)
     return found
 
 

@@ -18,7 +18,8 @@ from atlaslib.runs import Run
 class Predictor:
     """A trained network, and the recipe that says how a scan becomes its input.
 
-    Whatever segments or scores scans takes one in place of a :class:`atlaslib.Run`.
+    Whatever segments or scores scans takes one in place of a :class:`atlaslib.Run`, and a list of
+    either as an ensemble.
 
     Attributes
     ----------

@@ -171,15 +171,14 @@ def evaluate(
     Returns
     -------
     DataFrame
-        One row per scan: subject, session, site, part ("train", "validation", "test" of the
-        run's own split, or "new", as for every scan of a Predictor), dice, dice_per_slice,
-        volume_ml, predicted_ml, intersection_ml, cross_entropy (per pixel, weight 1), loss (with
-        the recipe's positive weight). All are computed at full resolution over all 189 slices,
-        or over the test slices of a run that was split by slice.
+        One row per scan: subject, session, site, part, dice, dice_per_slice, volume_ml,
+        predicted_ml, intersection_ml, cross_entropy (per pixel, weight 1), loss (with the recipe's
+        positive weight; NaN if those of an ensemble differ). All are computed at full resolution
+        over all 189 slices, or over the test slices of a run that was split by slice.
 
-        For an ensemble, ``part`` is the first of "train", "validation" and "test" in which any of
-        its runs has the subject, and "new" only if none has it; ``loss`` is NaN if the recipes
-        differ in the positive weight.
+        ``part`` is the first of "train", "validation" and "test" in which any of the runs has the
+        subject, or "new" if none has it, as for every scan of a Predictor. Of a run that was split
+        by slice, it is "test".
 
     Raises
     ------
