@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gzip
 import io
 import json
 import logging
@@ -116,9 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser(
         "evaluate",
         help="compute Dice on scans that a run has not seen",
-        usage="%(prog)s (RUN | --pretrained NAME) --data DIR --csv FILE [--whole-head]",
+        usage="%(prog)s (RUN ... | --pretrained NAME) --data DIR --csv FILE [--whole-head]",
     )
-    _add_network(evaluate)
+    _add_networks(evaluate, "RUN")
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR")
     evaluate.add_argument("--csv", type=Path, required=True, metavar="FILE")
     _add_whole_head(evaluate)
@@ -156,23 +155,24 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = commands.add_parser(
         "predict",
-        help="predict the lesion mask of a T1 in MNI space",
-        usage="%(prog)s (RUN | --pretrained NAME) T1.nii.gz MASK.nii.gz [--whole-head]",
+        help="write lesion masks of T1s in MNI space, and a table of them; resumable",
+        usage="%(prog)s (RUN ... | --pretrained NAME) INPUT ... --out DIR [options]",
     )
-    _add_network(predict, "T1.nii.gz", "MASK.nii.gz")
+    _add_networks(predict, "RUN|INPUT")
+    predict.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
+    predict.add_argument("--csv", type=Path, metavar="FILE", help="default: DIR/volumes.csv")
     _add_whole_head(predict)
     predict.set_defaults(run=_predict)
     return parser
 
 
-def _add_network(command: argparse.ArgumentParser, *others: str) -> None:
-    """A RUN or --pretrained NAME, followed by other paths."""
-    names = ["RUN", *others]
-    command.add_argument("paths", metavar=" ".join(names), type=Path, nargs="*")
+def _add_networks(command: argparse.ArgumentParser, paths: str) -> None:
+    """Runs, of which several are an ensemble, or --pretrained NAME."""
+    text = "several runs are an ensemble; an input is a T1, or a folder of them"
+    command.add_argument("paths", metavar=paths, type=Path, nargs="*", help=text)
     command.add_argument(
         "--pretrained", metavar="NAME", help="a network shipped with the library, in place of RUN"
     )
-    command.set_defaults(names=names)
 
 
 def _add_whole_head(command: argparse.ArgumentParser) -> None:
@@ -296,26 +296,26 @@ def _recipe(options: argparse.Namespace) -> None:
     print(describe(_chosen(options)).to_string(index=False))
 
 
-def _network(options: argparse.Namespace) -> atlaslib.Run | atlaslib.Predictor:
-    """The network that a command names; the paths that follow it are left in ``paths``."""
-    others = options.names[1:]
-    if len(options.paths) != len(others) + (options.pretrained is None):
-        expected = " ".join(["either a RUN or --pretrained NAME", *others])
-        raise ValueError(f"expected {expected}, got {len(options.paths)} paths")
+def _networks(
+    options: argparse.Namespace, runs: list[Path]
+) -> list[atlaslib.Run | atlaslib.Predictor]:
+    if bool(runs) == (options.pretrained is not None):
+        raise ValueError(f"expected either RUNs or --pretrained NAME, got {len(runs)} runs")
     if options.pretrained is None:
-        return atlaslib.load_run(options.paths.pop(0))
-    return atlaslib.load_pretrained(options.pretrained)
+        return [atlaslib.load_run(run) for run in runs]
+    return [atlaslib.load_pretrained(options.pretrained)]
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    network = _network(options)
+    networks = _networks(options, options.paths)
     check_writable(options.csv)
     cohort, kind = atlaslib.load_cohort(options.data).labelled, ""
-    if isinstance(network, atlaslib.Run):
-        cohort, kind = network.unseen(cohort), "unseen "
-    table = atlaslib.evaluate(network, cohort, brain_only=not options.whole_head)
+    for network in networks:
+        if isinstance(network, atlaslib.Run):
+            cohort, kind = network.unseen(cohort), "unseen "
+    table = atlaslib.evaluate(networks, cohort, brain_only=not options.whole_head)
     atomic_write(options.csv, lambda name: table.to_csv(name, index=False))
-    row = atlaslib.summary({network.recipe.model: table}).iloc[0]
+    row = atlaslib.summary({"": table}).iloc[0]
     print(
         f"{row.scans} scans of {row.subjects} {kind}subjects ({cohort.source}): Dice "
         f"{row.dice:.3f} (95 % interval {row.low:.3f} to {row.high:.3f}), pooled "
@@ -325,7 +325,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _score(options: argparse.Namespace) -> None:
     check_writable(options.csv)
-    cohort = atlaslib.load_cohort(options.data)
+    cohort = atlaslib.load_cohort(options.data, unlabelled=True)
     metrics = ("volume", "lesion_f1", "lesion_count")
     table = atlaslib.evaluate_masks(options.masks, cohort, metrics)
     atomic_write(options.csv, lambda name: table.to_csv(name, index=False))
@@ -376,18 +376,25 @@ def _study(options: argparse.Namespace) -> None:
     print(f"{len(table)} trials; table written to {folder}")
 
 
-def _predict(options: argparse.Namespace) -> None:
-    network = _network(options)
-    t1, target = options.paths
-    if not target.name.endswith((".nii", ".nii.gz")):
-        raise atlaslib.DataError(f"{target}: the mask's name must end with .nii or .nii.gz")
-    check_writable(target)
-    mask = atlaslib.predict(network, t1, brain_only=not options.whole_head)
-    content = mask.to_bytes()
-    if target.suffix == ".gz":
-        content = gzip.compress(content, 6)
-    atomic_write(target, lambda name: Path(name).write_bytes(content))
-    print(f"{target}: {int((mask.dataobj[:] > 0).sum()) / 1000:.1f} mL of lesion predicted")
+def _predict(options: argparse.Namespace) -> int:
+    """Exit code 1 if there is no mask of some scan."""
+    from atlaslib.evaluation.batch import TABLE, predict_files
+
+    runs = [path for path in options.paths if (path / "recipe.json").is_file()]
+    inputs = [path for path in options.paths if path not in runs]
+    if not runs and options.pretrained is None:
+        runs = inputs[:1]  # an error will say why it is no run
+    networks, csv = _networks(options, runs), options.csv or options.out / TABLE
+    table = predict_files(networks, inputs, options.out, csv, not options.whole_head)
+    for error, doubt in zip(table.error, table.warnings, strict=True):
+        if error or doubt:
+            print(f"atlaslib: {error or 'warning: ' + doubt}", file=sys.stderr)
+    failed = int((table.error != "").sum())
+    print(
+        f"{len(table) - failed} of {len(table)} scans have masks, with "
+        f"{table.predicted_ml.sum():.1f} mL of lesion in all; one row per scan in {csv}"
+    )
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 import nibabel as nib
@@ -25,7 +24,7 @@ from atlaslib.training import loop
 
 
 def test_train_evaluate_predict(cohort, tmp_path, monkeypatch, capsys):
-    run, csv, mask = tmp_path / "run", tmp_path / "dice.csv", tmp_path / "mask.nii.gz"
+    run, csv, out = tmp_path / "run", tmp_path / "dice.csv", tmp_path / "out"
     train = ["train", "baseline", "--profile", "smoke", "--data", str(cohort.root)]
     train += ["--out", str(run), "--set", "epochs=1"]
     assert main(train) == 0
@@ -34,16 +33,21 @@ def test_train_evaluate_predict(cohort, tmp_path, monkeypatch, capsys):
     assert main(["evaluate", str(run), "--data", str(cohort.root), "--csv", str(csv)]) == 0
     assert "1 scans of 1 unseen subjects" in capsys.readouterr().out
     assert len(pd.read_csv(csv)) == 1
-    assert main(["predict", str(run), str(cohort[0].t1), str(mask)]) == 0
+    predict = ["predict", str(run), str(cohort[0].t1), "--out", str(out)]
+    mask = out / "031840_t1w_deface_stx_lesion.nii.gz"
+    assert main(predict) == 0
+    assert "1 of 1 scans have masks" in capsys.readouterr().out
     assert nib.load(mask).shape == (197, 233, 189)
-    assert main(["predict", str(run), str(cohort[0].t1), str(mask)]) == 1  # not overwritten
-    assert "exists already" in capsys.readouterr().err
-    assert main(["predict", str(run), str(cohort[0].t1), str(tmp_path / "no" / "mask.nii")]) == 1
+    before = mask.stat().st_mtime_ns
+    assert main(predict) == 0  # done already
+    assert mask.stat().st_mtime_ns == before
+    mask.write_bytes(b"mine")
+    assert main([*predict, "--csv", str(tmp_path / "other.csv")]) == 1
+    assert "exists already, and was not written by this command" in capsys.readouterr().err
+    assert mask.read_bytes() == b"mine"
+    assert main([*predict, "--csv", str(tmp_path / "no" / "x.csv")]) == 1
     assert "its folder does not exist" in capsys.readouterr().err
-    plain = tmp_path / "mask.nii"
-    assert main(["predict", str(run), str(cohort[0].t1), str(plain)]) == 0
-    assert plain.read_bytes() == gzip.decompress(mask.read_bytes())
-    assert not list(tmp_path.glob(".*"))  # no temporary files are left
+    assert not list(tmp_path.rglob("*.part"))  # no temporary files are left
 
 
 def test_predict_with_a_pretrained_network(cohort, tmp_path, monkeypatch, capsys):
@@ -54,28 +58,56 @@ def test_predict_with_a_pretrained_network(cohort, tmp_path, monkeypatch, capsys
     run = atlaslib.load_run(run.folder)
     publish(run, {}, tmp_path / "weights")
     monkeypatch.setattr(pretrained, "shipped", lambda name: tmp_path / name)
-    t1, masks = str(cohort[0].t1), [str(tmp_path / f"{n}.nii") for n in range(4)]
-    assert main(["predict", "--pretrained", "zero", t1, masks[0]]) == 0
-    assert main(["predict", t1, masks[1], "--pretrained", "zero"]) == 0
-    assert main(["predict", str(run.folder), t1, "--whole-head", masks[2]]) == 0
-    assert Path(masks[0]).read_bytes() == Path(masks[1]).read_bytes()
+    t1, outs = str(cohort[0].t1), [str(tmp_path / f"out{n}") for n in range(4)]
+    assert main(["predict", "--pretrained", "zero", t1, "--out", outs[0]]) == 0
+    assert main(["predict", "--out", outs[1], t1, "--pretrained", "zero"]) == 0
+    assert main(["predict", str(run.folder), "--whole-head", t1, "--out", outs[2]]) == 0
+    masks = [Path(outs[n], "031840_t1w_deface_stx_lesion.nii.gz") for n in range(3)]
+    assert masks[0].read_bytes() == masks[1].read_bytes()
     near, everywhere = (to_slices(np.asarray(nib.load(masks[n]).dataobj)) for n in (0, 2))
     np.testing.assert_array_equal(near, to_slices(near_brain()))
     assert everywhere.all()
     capsys.readouterr()
     (tmp_path / "weights" / "zero.json").unlink()
     for call, says in (
-        (["predict", masks[3]], "expected either a RUN or --pretrained NAME T1.nii.gz"),
-        (["predict", t1, masks[3]], "either a RUN or --pretrained NAME"),
-        (["predict", str(run.folder), t1, masks[3], "--pretrained", "zero"], "either a RUN or"),
-        (["predict", t1, masks[3], "--pretrained", "vgg"], "network 'vgg'; found zero"),
-        (["predict", t1, masks[3], "--pretrained", "zero"], "zero.json: no such file"),
+        (["predict"], "expected either RUNs or --pretrained NAME, got 0 runs"),
+        (["predict", t1], "_t1w_deface_stx.nii.gz: not a run"),
+        (["predict", str(run.folder), t1, "--pretrained", "zero"], "NAME, got 1 runs"),
+        (["predict", str(run.folder)], "no T1 to segment"),
+        (["predict", t1, "--pretrained", "vgg"], "network 'vgg'; found zero"),
+        (["predict", t1, "--pretrained", "zero"], "zero.json: no such file"),
     ):
-        assert main(call) == 1
+        assert main([*call, "--out", outs[3]]) == 1
         printed = capsys.readouterr().err
         assert says in printed
         assert printed.count("\n") == 1
-    assert not Path(masks[3]).exists()
+    assert not Path(outs[3]).exists()
+
+
+def test_several_runs_segment_a_folder_as_one(cohort, tmp_path, capsys):
+    """Of two that mark everything and nothing, the surer one decides."""
+    runs, out = [tmp_path / "a", tmp_path / "b"], tmp_path / "masks"
+    for run, bias in zip(runs, (2.0, -3.0), strict=True):
+        atlaslib.train(atlaslib.recipe("zero", "smoke"), cohort, run, progress=False)
+        save_file({"final_bias": torch.tensor([bias])}, run / "weights.safetensors")
+        seal(run)
+    heads = tmp_path / "heads"
+    save(heads / "native.nii", np.ones((3, 4, 5), np.uint8))
+    (heads / "good.nii.gz").write_bytes(cohort[0].t1.read_bytes())
+    call = ["predict", *map(str, runs), str(heads), "--out", str(out)]
+    assert main([*call, "--csv", str(tmp_path / "t.csv")]) == 1
+    printed = capsys.readouterr()
+    assert "1 of 2 scans have masks, with 0.0 mL" in printed.out
+    assert "atlaslib: " + str(heads / "native.nii: expected 197 x 233 x 189 vox") in printed.err
+    table = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
+    assert table["mask"].tolist() == ["masks/good_lesion.nii.gz", "masks/native_lesion.nii.gz"]
+    assert table.side.tolist() == ["none", ""]
+    (heads / "native.nii").unlink()
+    assert main(["predict", str(runs[0]), str(heads), "--out", str(tmp_path / "one")]) == 0
+    assert "with 0.0 mL" not in capsys.readouterr().out
+    scores = ["--data", str(cohort.root), "--csv", str(tmp_path / "scores.csv")]
+    assert main(["evaluate", *map(str, runs), *scores]) == 0
+    assert "1 scans of 1 unseen subjects" in capsys.readouterr().out
 
 
 def test_without_safe_extraction_nothing_is_unpacked(tmp_path, monkeypatch, capsys):
@@ -106,14 +138,14 @@ def test_an_argument_that_may_be_the_key_is_not_shown(more, tmp_path, capsys):
         (["train", "vgg", "--data", "nowhere", "--out", "r"], "no recipe 'vgg'"),
         (["train", "baseline", "--data", ".", "--out", "r", "--set", "x=1"], "no field 'x'"),
         (["evaluate", "nowhere", "--data", ".", "--csv", "t.csv"], "nowhere: not a run"),
-        (["predict", "nowhere", "a.nii", "b.nii"], "nowhere: not a run"),
+        (["predict", "nowhere", "a.nii", "--out", "b"], "nowhere: not a run"),
         (["synth", "somewhere", "--subjects", "0"], "subjects"),
         (["synth", "~nouser/x", "--subjects", "3"], "~nouser/x: unknown home folder"),
         (["evaluate", "r", "--data", ".", "--csv", "~nouser/x"], "~nouser/x: unknown home"),
-        (["predict", "r", "t1.nii", "~nouser/x"], "~nouser/x: unknown home folder"),
+        (["predict", "r", "t1.nii", "--out", "~nouser/x"], "~nouser/x: unknown home folder"),
         (
             ["evaluate", "--data", ".", "--csv", "x"],
-            "either a RUN or --pretrained NAME, got 0 path",
+            "either RUNs or --pretrained NAME, got 0 runs",
         ),
         (["evaluate", "--data", ".", "--csv", "x", "nowhere"], "nowhere: not a run"),
         (["claims", "--data", "~nouser/x", "--out", "."], "~nouser/x: unknown home folder"),
@@ -140,7 +172,7 @@ def test_a_pretrained_network_is_scored_on_all_labelled_scans(
     assert "8 scans of 7 subjects (ATLAS R1.1)" in capsys.readouterr().out
     assert len(pd.read_csv(csv)) == 8
     assert main([*call, str(run.folder)]) == 1
-    assert "either a RUN or --pretrained NAME, got 1 path" in capsys.readouterr().err
+    assert "either RUNs or --pretrained NAME, got 1 runs" in capsys.readouterr().err
 
 
 def test_an_unknown_command_exits_with_code_2(capsys):
@@ -213,9 +245,8 @@ def test_a_table_is_not_written_over_a_file_and_a_doubtful_header_is_told(cohort
     bare = nib.Nifti1Image(np.asarray(image.dataobj), None, image.header)
     bare.header["sform_code"] = bare.header["qform_code"] = 0
     bare.to_filename(tmp_path / "bare.nii")
-    assert (
-        main(["predict", str(run.folder), str(tmp_path / "bare.nii"), str(tmp_path / "m.nii")]) == 0
-    )
+    bare = str(tmp_path / "bare.nii")
+    assert main(["predict", str(run.folder), bare, "--out", str(tmp_path / "out")]) == 0
     assert "warning" in (told := capsys.readouterr().err)
     assert "no orientation" in told
 

@@ -33,7 +33,7 @@ class Scan:
     session: str  # likewise: "t01", "ses-1"
     site: str  # likewise: "Site2", "c0003", "R001"
     t1: Path
-    masks: tuple[Path, ...]  # the scan's target is the union of all; none in the test set of R2.0
+    masks: tuple[Path, ...]  # the scan's target is the union of all; none if it is hidden
     space: str = "MNI"  # or "native": the scanner's own space
 
     @property
@@ -72,7 +72,7 @@ class Cohort(Sequence[Scan]):
 
     @property
     def labelled(self) -> Cohort:
-        """The scans that have a lesion mask: all but the test set of R2.0."""
+        """The scans that have a lesion mask: all but those whose masks are hidden."""
         return self.only([scan for scan in self.scans if scan.masks])
 
     @property

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from atlaslib.data.cohort import EXACT, SYNTHETIC_MARK, Cohort, Scan
 from atlaslib.data.metadata import subject_key
-from atlaslib.files import DataError, open_error, user_path
+from atlaslib.files import DataError, expect, open_error, user_path
 
 _END = r"(?i:\.nii(\.gz)?)"
 _MNI_2 = "_space-MNI152NLin2009aSym"
@@ -76,7 +76,7 @@ class Survey:
     metadata: Path | None = None
 
 
-def load_cohort(root: str | os.PathLike[str]) -> Cohort:
+def load_cohort(root: str | os.PathLike[str], unlabelled: bool = False) -> Cohort:
     """Find the scans of a folder: ATLAS R1.1, R1.2 or R2.0, or the synthetic cohort.
 
     The release is recognised by its file names (``.nii`` or ``.nii.gz``), so the folder may be
@@ -87,6 +87,10 @@ def load_cohort(root: str | os.PathLike[str]) -> Cohort:
     Parameters
     ----------
     root : path
+    unlabelled : bool, default=False
+        True: any scan may be without a mask, as if it belonged to the test set of R2.0: for
+        subjects whose masks are hidden. False: outside that set, a scan without mask is a fault,
+        since a file may have been lost.
 
     Returns
     -------
@@ -99,9 +103,10 @@ def load_cohort(root: str | os.PathLike[str]) -> Cohort:
         The first blocking fault of :func:`survey`: the folder is missing or empty, or holds two
         releases or none; a scan has no mask, or a mask no scan. The message names the file.
     """
+    expect("unlabelled", unlabelled, bool)
     found = survey(root)
     for fault in found.faults:
-        if fault.blocks:
+        if fault.blocks and not (unlabelled and fault.kind == "no mask"):
             raise fault
     return Cohort(found.root, tuple(found.scans), found.release, found.metadata)
 
@@ -157,6 +162,15 @@ def survey(root: str | os.PathLike[str]) -> Survey:
     out.faults += _name_clashes(out.scans)
     out.metadata = _metadata(root, tables)
     return out
+
+
+def other_images(root: Path) -> list[Path]:
+    """The NIfTI files of a folder whose names are not those of ATLAS, nor of exact masks."""
+    return [
+        path
+        for path in _walk(root, [])
+        if re.search(f"{_END}$", path.name) and not path.name.endswith(EXACT) and not _parse(path)
+    ]
 
 
 def _above(path: Path) -> Iterator[Path]:

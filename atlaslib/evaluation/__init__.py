@@ -1,6 +1,6 @@
 """Apply networks to scans, score the masks that they predict, and describe lesions.
 
-In: a run or a network, and scans. Out: logits, masks in the scan's own geometry, tables with one
+In: runs or networks, and scans. Out: logits, masks in the scan's own geometry, tables with one
 row per scan, bootstrap intervals; networks to publish, with their cards.
 May import: runs, synthetic, data, networks, recipes, models, files.
 """

@@ -9,13 +9,13 @@ from scipy import ndimage, special
 from atlaslib.data.cohort import Cohort, Scan
 from atlaslib.evaluation.inference import is_lesion, predictions
 from atlaslib.evaluation.lesions import SMALLEST
-from atlaslib.evaluation.predictor import Trained
+from atlaslib.evaluation.predictor import Networks
 from atlaslib.evaluation.scoring import VOXEL_ML
 
 BINS = 10
 
 
-def calibration_and_detection(run: Trained, cohort: Cohort) -> tuple[pd.DataFrame, pd.DataFrame]:
+def calibration_and_detection(run: Networks, cohort: Cohort) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Two tables from segmenting every scan once.
 
     Returns

@@ -1,4 +1,4 @@
-"""Apply a trained network to scans: logits, probabilities, and the mask of a T1."""
+"""Apply trained networks to scans: logits, probabilities, and the mask of a T1."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from atlaslib.data.check import geometry_warnings
@@ -23,15 +24,17 @@ from atlaslib.data.model_input import (
 )
 from atlaslib.data.slices import GRID, SliceDataset, normalise, to_slices, to_volume
 from atlaslib.data.volumes import Image, near_brain, read_t1
-from atlaslib.evaluation.predictor import Predictor, Trained
-from atlaslib.files import DataError, expect, user_path
+from atlaslib.evaluation.predictor import Networks, members
+from atlaslib.files import DataError, user_path
 from atlaslib.models.device import best_device, fast_layout, half_precision
 from atlaslib.networks import checked_logits
 from atlaslib.recipes import Recipe
-from atlaslib.runs import Run
 
 _CPU_SLICES = 27  # per forward pass on a CPU, so that they fit its cache; 189 = 7 x 27
 _WHOLE_VOLUME = 50  # slices in a training step that takes as much memory as segmenting a volume
+
+#: A network in evaluation mode, on the device of the images, with its recipe.
+Member = tuple[nn.Module, Recipe]
 
 
 def is_lesion(logits: Any) -> Any:
@@ -69,21 +72,39 @@ def slice_logits(
     (n, 232, 196) float32 on the same device
     """
     rows = np.arange(len(images)) if chosen is None else np.asarray(chosen)
-    return torch.cat(list(logit_chunks(model, images, recipe, rows, brain_only)))
+    return torch.cat(list(logit_chunks([(model, recipe)], images, rows, brain_only)))
 
 
 def logit_chunks(
-    model: nn.Module,
-    images: torch.Tensor,
-    recipe: Recipe,
-    rows: np.ndarray,
-    brain_only: bool = True,
+    ensemble: Sequence[Member], images: torch.Tensor, rows: np.ndarray, brain_only: bool = True
 ) -> Iterator[torch.Tensor]:
-    """Like :func:`slice_logits`, but yield the logits in chunks of slices."""
-    device = images.device
+    """Like :func:`slice_logits` of an ensemble, but yield :func:`slices_per_pass` slices at a time.
+
+    Only at full resolution can networks be averaged whose recipes differ in grid and context.
+    """
+    size = slices_per_pass(images.device, *(recipe for _, recipe in ensemble))
+    each = [_chunks(member, images, rows, brain_only, size) for member in ensemble]
+    for logits in zip(*each, strict=True):
+        yield mean_probability(torch.stack(logits)) if len(logits) > 1 else logits[0]
+
+
+def mean_probability(logits: torch.Tensor) -> torch.Tensor:
+    """The logits of the mean of several probabilities, (networks, ...) to (...).
+
+    With log p and log (1 - p), since p itself is rounded to 1 for logits above 17.
+    """
+    lesion, background = (F.logsigmoid(sign * logits).logsumexp(0) for sign in (1, -1))
+    return lesion - background
+
+
+def _chunks(
+    member: Member, images: torch.Tensor, rows: np.ndarray, brain_only: bool, size: int
+) -> Iterator[torch.Tensor]:
+    """The logits of one network."""
+    (model, recipe), device = member, images.device
     half = half_precision(device)
     stacks = torch.from_numpy(with_context(rows, recipe)).to(device, non_blocking=True)
-    for stack in stacks.split(slices_per_pass(device, recipe)):
+    for stack in stacks.split(size):
         x = to_model_input(images[stack], recipe) / 255
         with torch.autocast(device.type, half, enabled=half is not None):
             mirrored = x.flip(3) if recipe.flip_tta else None  # before a model may change x
@@ -108,30 +129,48 @@ def _no_lesion(device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(to_slices(~near_brain()))).to(device)
 
 
-def slices_per_pass(device: torch.device, recipe: Recipe) -> int:
-    """Slices per forward pass: a whole volume on a GPU if the training batch shows that it fits."""
-    fits = (recipe.micro_batch or recipe.batch_size) >= _WHOLE_VOLUME
+def slices_per_pass(device: torch.device, *recipes: Recipe) -> int:
+    """Slices per forward pass: a volume on a GPU if all training batches show that it fits."""
+    batches = [recipe.micro_batch or recipe.batch_size for recipe in recipes]
+    fits = min(batches) >= _WHOLE_VOLUME
     return GRID[2] if device.type == "cuda" and fits else _CPU_SLICES
 
 
-def predictions(run: Trained, cohort: Cohort) -> Iterator[tuple[Scan, np.ndarray, np.ndarray]]:
+def load_members(run: Networks) -> list[Member]:
+    """The networks of a run or an ensemble, on the device for computing."""
+    device = best_device()
+    return [(fast_layout(each.model(), device), each.recipe) for each in members(run)]
+
+
+@torch.inference_mode()
+def _scan_logits(
+    ensemble: Sequence[Member], images: torch.Tensor, brain_only: bool = True
+) -> torch.Tensor:
+    """Logits of all slices of a scan, on the CPU."""
+    images = images.to(best_device())
+    rows = np.arange(len(images))
+    return torch.cat(list(logit_chunks(ensemble, images, rows, brain_only))).cpu()
+
+
+def predictions(run: Networks, cohort: Cohort) -> Iterator[tuple[Scan, np.ndarray, np.ndarray]]:
     """Yield each scan, its logits (float32) and true mask (bool), both (189, 232, 196)."""
-    model = fast_layout(run.model(), best_device())
+    ensemble = load_members(run)
     slices = SliceDataset(cohort, progress=False)
     for position, scan in enumerate(cohort):
         images, masks = slices.scan(position)
-        logits = slice_logits(model, images.to(best_device()), run.recipe)
-        yield scan, logits.cpu().numpy(), masks.numpy() > 0
+        yield scan, _scan_logits(ensemble, images).numpy(), masks.numpy() > 0
 
 
 def probabilities(
-    run: Trained, scan: Scan | str | os.PathLike[str], brain_only: bool = True
+    run: Networks, scan: Scan | str | os.PathLike[str], brain_only: bool = True
 ) -> np.ndarray:
-    """The model's probability of lesion for every pixel of a scan's slices.
+    """The probability of lesion for every pixel of a scan's slices.
 
     Parameters
     ----------
-    run : Run or Predictor
+    run : Run, Predictor or list of them
+        Of a list, an ensemble, the mean of the probabilities of its networks. Their recipes may
+        differ in resolution, window and context.
     scan : Scan, or the path of a T1 in MNI space
     brain_only : bool, default=True
         Practically 0 outside the template's brain and 4 mm around it; False: the network's own.
@@ -147,25 +186,24 @@ def _t1_of(scan: Scan | str | os.PathLike[str]) -> Image:
     return read_t1(scan.t1 if isinstance(scan, Scan) else user_path(scan))
 
 
-def _logits(run: Trained, t1: Image, brain_only: bool) -> torch.Tensor:
+def _logits(run: Networks, t1: Image, brain_only: bool) -> torch.Tensor:
     try:
         levels = normalise(t1.voxels)
     except DataError as error:
         raise DataError(f"{t1.path}: {error}", error.kind) from None
-    device = best_device()
-    images = torch.from_numpy(np.ascontiguousarray(to_slices(levels))).to(device)
-    model = fast_layout(run.model(), device)
-    return slice_logits(model, images, run.recipe, brain_only=brain_only).cpu()
+    images = torch.from_numpy(np.ascontiguousarray(to_slices(levels)))
+    return _scan_logits(load_members(run), images, brain_only)
 
 
 def predict(
-    run: Trained, t1: Scan | str | os.PathLike[str], brain_only: bool = True
+    run: Networks, t1: Scan | str | os.PathLike[str], brain_only: bool = True
 ) -> nib.Nifti1Image:
     """Segment a T1 in MNI space; warns of a header that may place the head wrongly.
 
     Parameters
     ----------
-    run : Run or Predictor
+    run : Run, Predictor or list of them
+        Of a list, an ensemble, the mask is where the mean of their probabilities is above one half.
     t1 : Scan, or the path of a NIfTI file of 197 x 233 x 189 voxels in any orientation
     brain_only : bool, default=True
         Mark nothing outside the MNI152 template's brain and 4 mm around it, since networks
@@ -180,11 +218,19 @@ def predict(
     ------
     DataError
         If the file is unreadable or not on the MNI grid.
+    ValueError
+        If ``run`` is an empty list, or something in it can segment no scan; if one of several was
+        split by slice.
     """
-    expect("run", run, Run, Predictor)
+    members(run)  # before anything is read
     image = _t1_of(t1)
     for doubt in geometry_warnings(image):
         warnings.warn(str(doubt), stacklevel=2)
+    return segment(run, image, brain_only)
+
+
+def segment(run: Networks, image: Image, brain_only: bool = True) -> nib.Nifti1Image:
+    """As :func:`predict`, of a T1 that was read already."""
     mask = to_volume(is_lesion(_logits(run, image, brain_only)).numpy().astype(np.uint8))
     # from RAS back to the axes of the file, so that a viewer overlays the mask on the T1
     orientation = nib.orientations.ornt_transform(

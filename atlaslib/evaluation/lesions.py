@@ -65,7 +65,7 @@ def lesion_table(cohort: Cohort) -> pd.DataFrame:
 def _measure(scan: Scan) -> dict[str, object]:
     lesion = read_lesion(scan)
     voxel = float(abs(np.linalg.det(lesion.affine[:3, :3])))  # mm3
-    sizes = _component_sizes(lesion.voxels)
+    sizes = component_sizes(lesion.voxels)
     total = int(sizes.sum())
     return {
         "subject": scan.subject,
@@ -79,7 +79,7 @@ def _measure(scan: Scan) -> dict[str, object]:
     }
 
 
-def _component_sizes(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+def component_sizes(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Voxels of each 26-connected component; only the mask's bounding box is labelled."""
     box = ndimage.find_objects(mask.astype(np.uint8), max_label=1)[0]
     if box is None:

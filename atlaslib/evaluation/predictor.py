@@ -1,11 +1,13 @@
-"""What can segment a scan: a finished run, or any trained network with its recipe."""
+"""What can segment a scan: a finished run, any trained network with its recipe, or several."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
+from atlaslib.data.splits import BY_SLICE
 from atlaslib.files import expect
 from atlaslib.networks import new_network
 from atlaslib.recipes import Recipe
@@ -16,7 +18,8 @@ from atlaslib.runs import Run
 class Predictor:
     """A trained network, and the recipe that says how a scan becomes its input.
 
-    Whatever segments or scores scans takes one in place of a :class:`atlaslib.Run`.
+    Whatever segments or scores scans takes one in place of a :class:`atlaslib.Run`, and a list of
+    either as an ensemble.
 
     Attributes
     ----------
@@ -47,5 +50,27 @@ class Predictor:
         return new_network(self.recipe, self.network).cpu().eval()
 
 
-#: What ``predict``, ``evaluate`` and the tables take.
 Trained = Run | Predictor
+#: What ``predict``, ``evaluate`` and the tables take: one network, or a list as an ensemble.
+Networks = Trained | Sequence[Trained]
+
+
+def members(run: Networks) -> list[Trained]:
+    """The networks of an ensemble; a single one is an ensemble of one.
+
+    Raises
+    ------
+    ValueError
+        If the list is empty or holds anything but a Run or a Predictor, or if one of several was
+        split by slice: each of them would be tested on other slices.
+    """
+    if not isinstance(run, list | tuple):
+        expect("run", run, Run, Predictor)
+        return [run]  # type: ignore[list-item]
+    if not run:
+        raise ValueError("run: expected at least one Run or Predictor, got an empty list")
+    for place, each in enumerate(run):
+        expect(f"run[{place}]", each, Run, Predictor)
+        if len(run) > 1 and each.recipe.split in BY_SLICE:
+            raise ValueError(f"run[{place}]: was split by slice; an ensemble needs whole scans")
+    return list(run)

@@ -13,12 +13,17 @@ from torch import nn
 from atlaslib.data.cohort import Cohort
 from atlaslib.data.slices import GRID, SliceDataset
 from atlaslib.data.splits import BY_SLICE, TEST, slices_of_part
-from atlaslib.evaluation.inference import is_lesion, logit_chunks, slices_per_pass
+from atlaslib.evaluation.inference import (
+    Member,
+    is_lesion,
+    load_members,
+    logit_chunks,
+    slices_per_pass,
+)
 from atlaslib.evaluation.mask_scores import check_metrics, mask_scores
 from atlaslib.evaluation.metrics import bootstrap_mean, dice_of, mean_dice, pooled_dice
-from atlaslib.evaluation.predictor import Predictor, Trained
+from atlaslib.evaluation.predictor import Networks, Trained, members
 from atlaslib.files import DataError, expect
-from atlaslib.models.device import best_device, fast_layout
 from atlaslib.recipes import Recipe
 from atlaslib.runs import Run
 
@@ -96,15 +101,30 @@ def validate(
     metrics : sequence of str
         Further scores, of :func:`atlaslib.evaluation.mask_scores.mask_scores`.
     """
-    device = next(model.parameters()).device
-    model.eval()
+    return _score([(model.eval(), recipe)], slices, part, positions, brain_only, metrics)
+
+
+@torch.inference_mode()
+def _score(
+    ensemble: Sequence[Member],
+    slices: SliceDataset,
+    part: int,
+    positions: Sequence[int] | None,
+    brain_only: bool,
+    metrics: Sequence[str],
+) -> list[dict[str, float]]:
+    """As :func:`validate`, of an ensemble."""
+    device = next(ensemble[0][0].parameters()).device
+    recipes = [recipe for _, recipe in ensemble]
+    weights = {recipe.pos_weight for recipe in recipes}
+    pos_weight = weights.pop() if len(weights) == 1 else float("nan")
     positions = range(len(slices.cohort)) if positions is None else positions
     found, more = [], []
     for position in positions:
         images, masks = (x.to(device, non_blocking=True) for x in slices.scan(position))
-        logits = logit_chunks(model, images, recipe, np.arange(len(images)), brain_only)
+        logits = logit_chunks(ensemble, images, np.arange(len(images)), brain_only)
         # chunk by chunk, while the logits are still in the CPU's cache
-        chunks = zip(logits, masks.split(slices_per_pass(device, recipe)), strict=True)
+        chunks = zip(logits, masks.split(slices_per_pass(device, *recipes)), strict=True)
         counts, predicted = [], []
         for each, mask in chunks:
             counts.append(slice_counts(each, mask))
@@ -114,15 +134,16 @@ def validate(
         more.append(
             mask_scores(np.concatenate(predicted), masks.cpu().numpy(), metrics) if metrics else {}
         )
-    own = slices_of_part(slices.table, recipe, part).reshape(-1, GRID[2])
+    # of one network; an ensemble is never split by slice
+    own = slices_of_part(slices.table, recipes[0], part).reshape(-1, GRID[2])
     return [  # copied to the CPU at the end, so that a GPU need not wait between scans
-        scan_scores(values.cpu().numpy()[own[position]], recipe.pos_weight) | others
+        scan_scores(values.cpu().numpy()[own[position]], pos_weight) | others
         for position, values, others in zip(positions, found, more, strict=True)
     ]
 
 
 def evaluate(
-    run: Trained,
+    run: Networks,
     cohort: Cohort,
     progress: bool = True,
     brain_only: bool = True,
@@ -132,7 +153,8 @@ def evaluate(
 
     Parameters
     ----------
-    run : Run or Predictor
+    run : Run, Predictor or list of them
+        A list is an ensemble, whose probabilities are averaged as in :func:`atlaslib.predict`.
     cohort : Cohort
         Usually the test part of ``cohort.split``: the column ``part`` tells which subjects the
         run has seen before.
@@ -149,30 +171,51 @@ def evaluate(
     Returns
     -------
     DataFrame
-        One row per scan: subject, session, site, part ("train", "validation", "test" of the
-        run's own split, or "new", as for every scan of a Predictor), dice, dice_per_slice,
-        volume_ml, predicted_ml, intersection_ml, cross_entropy (per pixel, weight 1), loss (with
-        the recipe's positive weight). All are computed at full resolution over all 189 slices,
-        or over the test slices of a run that was split by slice.
+        One row per scan: subject, session, site, part, dice, dice_per_slice, volume_ml,
+        predicted_ml, intersection_ml, cross_entropy (per pixel, weight 1), loss (with the recipe's
+        positive weight; NaN if those of an ensemble differ). All are computed at full resolution
+        over all 189 slices, or over the test slices of a run that was split by slice.
+
+        ``part`` is the first of "train", "validation" and "test" in which any of the runs has the
+        subject, or "new" if none has it, as for every scan of a Predictor. Of a run that was split
+        by slice, it is "test".
+
+    Raises
+    ------
+    DataError
+        If the cohort is empty, or a scan has no mask or cannot be read.
+    ValueError
+        If ``run`` is none of these or an empty list; if one of several was split by slice, or if
+        further metrics are asked for of one that was.
     """
-    expect("run", run, Run, Predictor)
+    given = members(run)
     expect("cohort", cohort, Cohort)
     if not len(cohort):
         raise DataError(f"{cohort.root}: no scan to evaluate")
     names = [name for name in check_metrics(metrics) if name != "dice"]
-    if names and run.recipe.split in BY_SLICE:
+    if names and given[0].recipe.split in BY_SLICE:
         raise ValueError(f"{names[0]}: needs whole scans, but this run was split by slice")
-    model = fast_layout(run.model(), best_device())
+    ensemble = load_members(given)
     slices = SliceDataset(cohort, progress=progress)
-    split = run.provenance["split"] if isinstance(run, Run) else {}
-    parts = {subject: part for part, names in split.items() for subject in names}
+    parts = _parts(given)
     rows = [
         {"subject": scan.subject, "session": scan.session, "site": scan.site,
          "part": parts.get(scan.subject, "new")}
         for scan in cohort
     ]  # fmt: skip
-    scores = validate(model, slices, run.recipe, TEST, brain_only=brain_only, metrics=names)
+    scores = _score(ensemble, slices, TEST, None, brain_only, names)
     return pd.concat([pd.DataFrame(rows), pd.DataFrame(scores)], axis=1)
+
+
+def _parts(given: Sequence[Trained]) -> dict[str, str]:
+    """The part in which networks have a subject: the one that most helps to know it, if several."""
+    by_slice = given[0].recipe.split in BY_SLICE  # every part has all subjects; "test" is scored
+    found: dict[str, str] = {}
+    for part in ("train", "validation", "test") if by_slice else ("test", "validation", "train"):
+        for run in given:
+            if isinstance(run, Run):
+                found |= dict.fromkeys(run.provenance["split"][part], part)
+    return found
 
 
 def summary(tables: dict[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:

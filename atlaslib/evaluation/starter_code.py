@@ -18,7 +18,7 @@ from PIL import Image
 from atlaslib.data.cohort import Cohort
 from atlaslib.evaluation.inference import is_lesion, predictions
 from atlaslib.evaluation.metrics import dice_per_slice
-from atlaslib.evaluation.predictor import Trained
+from atlaslib.evaluation.predictor import Networks
 
 QUALITY = 95  # of the starter code's JPEG files
 TRAINING_SHARE = 0.3  # meant as the share of the development set; see slice_split
@@ -125,7 +125,7 @@ def dice_original(prediction: ArrayLike, soft_target: ArrayLike, count: int = 10
     return float(counted.mean()) if counted.size else float("nan")
 
 
-def original_scores(run: Trained, cohort: Cohort) -> pd.DataFrame:
+def original_scores(run: Networks, cohort: Cohort) -> pd.DataFrame:
     """Score a run's masks with the Dice of 2018, against targets that went through JPEG.
 
     Returns

@@ -79,6 +79,26 @@ def test_scan_without_mask(scan_writer, tmp_path):
         load_cohort(tmp_path)
 
 
+def test_a_scan_may_have_a_hidden_mask_on_request(scan_writer, tmp_path):
+    t1, masks = scan_writer()
+    scan_writer("031845")
+    for mask in masks:
+        mask.unlink()
+    cohort = load_cohort(tmp_path, unlabelled=True)
+    assert [(scan.t1 == t1, len(scan.masks)) for scan in cohort] == [(True, 0), (False, 2)]
+    assert cohort.labelled.subjects == ("031845",)
+    assert cohort.table().masks.tolist() == [0, 2]
+    with pytest.raises(ValueError, match="unlabelled: expected a bool, got str"):
+        load_cohort(tmp_path, "yes")
+
+
+def test_other_faults_than_a_hidden_mask_remain(scan_writer, tmp_path):
+    t1, _ = scan_writer()
+    t1.unlink()
+    with pytest.raises(DataError, match="a lesion mask without a scan"):
+        load_cohort(tmp_path, unlabelled=True)
+
+
 def test_mask_without_scan(scan_writer, tmp_path):
     t1, _ = scan_writer()
     t1.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import nibabel as nib
@@ -47,11 +48,34 @@ def test_a_mask_in_another_orientation_is_the_same_mask(submission):
     assert evaluate_masks(folder, cohort, progress=False).dice[0] == 1
 
 
+@pytest.mark.parametrize("value", [255, 0.999])
+def test_lesion_may_be_any_one_value(value, submission):
+    cohort, folder = submission
+    path = folder / "pred_031840_t01.nii.gz"
+    save(path, (np.asarray(nib.load(path).dataobj) > 0).astype(np.float32) * np.float32(value))
+    assert evaluate_masks(folder, cohort, progress=False).dice[0] == 1
+
+
+def test_scans_with_hidden_masks_are_not_scored(submission):
+    cohort, folder = submission
+    hidden = dataclasses.replace(cohort[0], masks=())
+    with pytest.warns(
+        UserWarning, match=r"1 of \d files belong to no scan with a true mask: pred_031840"
+    ):
+        table = evaluate_masks(folder, cohort.only([hidden, *cohort[1:]]), progress=False)
+    assert table.session.tolist() == ["t02", "t01"]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (lambda folder: (folder / "pred_031840_t01.nii.gz").unlink(),
-         "expected one mask with '031840' and 't01' in its name, found none"),
+         "expected one mask with '031840' and 't01' in its name, found none$"),
+        (lambda folder: [path.unlink() for path in folder.rglob("pred_031840*")],
+         "'031840' and 't01' in its name, found none; 2 of 3 scans have none"),
+        (lambda folder: probabilities(folder / "pred_031840_t01.nii.gz"),
+         "pred_031840_t01.nii.gz: expected a mask of 0 and one other value, found 3 others, from "
+         "0.2 to 0.9: threshold probabilities first"),
         (lambda folder: shutil.copy(folder / "pred_031840_t01.nii.gz",
                                     folder / "031840-t01.nii.gz"), "031840-t01.nii.gz, pred_0318"),
         (lambda folder: save(folder / "pred_031840_t01.nii.gz", np.zeros((5, 5, 5), np.uint8)),
@@ -69,6 +93,12 @@ def test_what_does_not_fit_is_one_line(submission, change, says):
     assert "\n" not in str(error.value)
 
 
+def probabilities(path):
+    volume = np.zeros(GRID, np.float32)
+    volume[5, 6, 7:10] = 0.2, 0.5, 0.9
+    save(path, volume)
+
+
 def shift():
     move = np.zeros((4, 4))
     move[0, 3] = 20
@@ -78,7 +108,10 @@ def shift():
 def test_a_longer_number_is_another_subject(submission):
     cohort, folder = submission
     save(folder / "pred_1031840_t01.nii.gz", np.zeros((5, 5, 5), np.uint8))
-    assert evaluate_masks(folder, cohort, progress=False).dice[0] == 1
+    with pytest.warns(
+        UserWarning, match=r"1 of \d files belong to no scan .*: pred_1031840_t01.nii.gz"
+    ):
+        assert evaluate_masks(folder, cohort, progress=False).dice[0] == 1
     with pytest.raises(ValueError, match="no metric 'iou'"):
         evaluate_masks(folder, cohort, ["iou"], progress=False)
     with pytest.raises(DataError, match="no such folder"):
