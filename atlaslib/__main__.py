@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import logging
 import os
 import sys
@@ -12,8 +11,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import atlaslib
-from atlaslib.files import atomic_write, check_writable, make_folder, one_line, user_path
+from atlaslib import commands
+from atlaslib.files import one_line, user_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.paths += map(Path, unknown)  # argparse takes none that follow an option
         unknown = []
     if unknown:  # not shown for unpack, since one of them may be the key
-        shown = "" if options.run is _unpack else f": {' '.join(unknown)}"
+        shown = "" if options.run is commands.unpack else f": {' '.join(unknown)}"
         parser.error(f"unrecognized arguments{shown}")
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may contain undecodable bytes
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -76,15 +75,15 @@ class _RefuseKey(argparse.Action):
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("atlaslib", description="Stroke lesion segmentation on ATLAS.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    synth = commands.add_parser("synth", help="make a synthetic cohort laid out like ATLAS R1.1")
+    synth = verbs.add_parser("synth", help="make a synthetic cohort laid out like ATLAS R1.1")
     synth.add_argument("folder", metavar="DIR", type=Path)
     synth.add_argument("--subjects", type=int, required=True, metavar="N")
     synth.add_argument("--seed", type=int, default=0, metavar="S")
-    synth.set_defaults(run=_synth)
+    synth.set_defaults(run=commands.synth)
 
-    unpack = commands.add_parser(
+    unpack = verbs.add_parser(
         "unpack",
         help="decrypt and extract an ATLAS archive",
         allow_abbrev=False,  # else --key SECRET means --key-file, and an error would show it
@@ -94,25 +93,25 @@ def _parser() -> argparse.ArgumentParser:
     unpack.add_argument("--key-file", metavar="FILE", help="default: ATLAS_KEY, or ask for the key")
     # refused but not repeated in the error; the shell's history already contains it
     unpack.add_argument("--key", action=_RefuseKey, help=argparse.SUPPRESS)
-    unpack.set_defaults(run=_unpack)
+    unpack.set_defaults(run=commands.unpack)
 
-    check = commands.add_parser("check", help="list every fault in an ATLAS folder")
+    check = verbs.add_parser("check", help="list every fault in an ATLAS folder")
     check.add_argument("folder", metavar="DIR", type=Path)
     check.add_argument("--json", action="store_true", help="print one JSON object instead")
-    check.set_defaults(run=_check)
+    check.set_defaults(run=commands.check)
 
-    train = commands.add_parser("train", help="train a model, or resume training it")
+    train = verbs.add_parser("train", help="train a model, or resume training it")
     _add_training(train)
     train.add_argument("--out", type=Path, required=True, metavar="RUN")
     train.add_argument("--dry-run", action="store_true", help="only estimate time and memory")
     train.add_argument("--tensorboard", action="store_true", help="also log to TensorBoard")
-    train.set_defaults(run=_train)
+    train.set_defaults(run=commands.train)
 
-    shown = commands.add_parser("recipe", help="show each setting: value, unit, range, purpose")
+    shown = verbs.add_parser("recipe", help="show each setting: value, unit, range, purpose")
     _add_recipe(shown)
-    shown.set_defaults(run=_recipe)
+    shown.set_defaults(run=commands.recipe)
 
-    evaluate = commands.add_parser(
+    evaluate = verbs.add_parser(
         "evaluate",
         help="compute Dice on scans that a run has not seen",
         usage="%(prog)s (RUN ... | --pretrained NAME) --data DIR --csv FILE [--whole-head]",
@@ -121,39 +120,39 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR")
     evaluate.add_argument("--csv", type=Path, required=True, metavar="FILE")
     _add_whole_head(evaluate)
-    evaluate.set_defaults(run=_evaluate)
+    evaluate.set_defaults(run=commands.evaluate)
 
-    score = commands.add_parser("score", help="compare masks that any program wrote with the truth")
+    score = verbs.add_parser("score", help="compare masks that any program wrote with the truth")
     score.add_argument("masks", metavar="MASKS", type=Path)
     score.add_argument("--data", type=Path, required=True, metavar="DIR")
     score.add_argument("--csv", type=Path, required=True, metavar="FILE")
-    score.set_defaults(run=_score)
+    score.set_defaults(run=commands.score)
 
-    crossval = commands.add_parser(
+    crossval = verbs.add_parser(
         "crossval", help="train and test a model on every fold of a cohort; resumable"
     )
     _add_training(crossval)
     crossval.add_argument("--out", type=Path, required=True, metavar="DIR")
     crossval.add_argument("--folds", type=_positive, default=5, metavar="K")
     _add_scheduler(crossval)
-    crossval.set_defaults(run=_crossval)
+    crossval.set_defaults(run=commands.crossval)
 
-    claims = commands.add_parser("claims", help="re-test every claim of the paper; resumable")
+    claims = verbs.add_parser("claims", help="re-test every claim of the paper; resumable")
     _add_cohort(claims)
     claims.add_argument("--out", type=Path, metavar="DIR", help="where the tables are")
     _add_scheduler(claims)
-    claims.set_defaults(run=_claims)
+    claims.set_defaults(run=commands.claims)
 
-    study = commands.add_parser("study", help="search the ResNet's units and last layer; resumable")
+    study = verbs.add_parser("study", help="search the ResNet's units and last layer; resumable")
     _add_cohort(study)
     study.add_argument(
         "--trials", type=_positive, default=20, metavar="N", help="further trials to run"
     )
     study.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the table")
     _add_scheduler(study)
-    study.set_defaults(run=_study)
+    study.set_defaults(run=commands.study)
 
-    predict = commands.add_parser(
+    predict = verbs.add_parser(
         "predict",
         help="write lesion masks of T1s in MNI space, and a table of them; resumable",
         usage="%(prog)s (RUN ... | --pretrained NAME) INPUT ... --out DIR [options]",
@@ -162,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
     predict.add_argument("--csv", type=Path, metavar="FILE", help="default: DIR/volumes.csv")
     _add_whole_head(predict)
-    predict.set_defaults(run=_predict)
+    predict.set_defaults(run=commands.predict)
     return parser
 
 
@@ -232,169 +231,6 @@ def _add_cohort(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data", default="", metavar="DIR", help="ATLAS folder; default: the synthetic cohort"
     )
-
-
-def _synth(options: argparse.Namespace) -> None:
-    cohort = atlaslib.make_cohort(options.folder, options.subjects, options.seed)
-    print(f"{len(cohort)} synthetic scans of {len(cohort.subjects)} subjects in {options.folder}")
-
-
-def _unpack(options: argparse.Namespace) -> None:
-    from atlaslib.data.archives import is_encrypted, read_key, unpack
-
-    key = read_key(options.key_file) if is_encrypted(options.archive) else None
-    folder = unpack(options.archive, options.folder, key)
-    print(f"{folder}: unpacked; next, check it with: atlaslib check {folder}")
-
-
-def _check(options: argparse.Namespace) -> int:
-    """Exit code 0 if training can start, else 1."""
-    from atlaslib.data.check import check_folder
-
-    found, faults = check_folder(options.folder)
-    blocking = int(faults.blocks.sum())
-    subjects = len({scan.subject for scan in found.scans})
-    if options.json:
-        counts = {"release": found.release, "scans": len(found.scans), "subjects": subjects}
-        print(json.dumps({**counts, "faults": faults.to_dict("records")}, indent=1))
-        return int(blocking > 0)
-    width = max(map(len, faults.kind), default=0)
-    for row in faults.itertuples():
-        print(f"{'blocks ' if row.blocks else 'warning'}  {row.kind:{width}}  {row.message}")
-    print(
-        f"{found.release}: {len(found.scans)} scans of {subjects} subjects, {len(faults)} faults, "
-        f"{blocking} of which block training"
-    )
-    return int(blocking > 0)
-
-
-def _chosen(options: argparse.Namespace) -> atlaslib.Recipe:
-    """The recipe that the command's options describe."""
-    from atlaslib.recipes import parse_changes
-
-    return atlaslib.recipe(options.name, options.profile, **parse_changes(options.changes))
-
-
-def _train(options: argparse.Namespace) -> None:
-    from atlaslib.training.distributed import leave_processes
-    from atlaslib.training.loop import estimate_cost
-
-    chosen = _chosen(options)
-    cohort = atlaslib.load_cohort(options.data)
-    if options.dry_run:
-        print(estimate_cost(chosen, cohort).to_string())
-        return
-    run = atlaslib.train(chosen, cohort, out=options.out, tensorboard=options.tensorboard)
-    leave_processes()
-    best = run.history.validation_dice.max() if len(run.history) else float("nan")
-    print(f"{run.folder}: finished, best validation Dice {best:.3f} ({run.provenance['source']})")
-
-
-def _recipe(options: argparse.Namespace) -> None:
-    from atlaslib.recipes import describe
-
-    print(describe(_chosen(options)).to_string(index=False))
-
-
-def _networks(
-    options: argparse.Namespace, runs: list[Path]
-) -> list[atlaslib.Run | atlaslib.Predictor]:
-    if bool(runs) == (options.pretrained is not None):
-        raise ValueError(f"expected either RUNs or --pretrained NAME, got {len(runs)} runs")
-    if options.pretrained is None:
-        return [atlaslib.load_run(run) for run in runs]
-    return [atlaslib.load_pretrained(options.pretrained)]
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    networks = _networks(options, options.paths)
-    check_writable(options.csv)
-    cohort, kind = atlaslib.load_cohort(options.data).labelled, ""
-    for network in networks:
-        if isinstance(network, atlaslib.Run):
-            cohort, kind = network.unseen(cohort), "unseen "
-    table = atlaslib.evaluate(networks, cohort, brain_only=not options.whole_head)
-    atomic_write(options.csv, lambda name: table.to_csv(name, index=False))
-    row = atlaslib.summary({"": table}).iloc[0]
-    print(
-        f"{row.scans} scans of {row.subjects} {kind}subjects ({cohort.source}): Dice "
-        f"{row.dice:.3f} (95 % interval {row.low:.3f} to {row.high:.3f}), pooled "
-        f"{row.pooled_dice:.3f}; one row per scan in {options.csv}"
-    )
-
-
-def _score(options: argparse.Namespace) -> None:
-    check_writable(options.csv)
-    cohort = atlaslib.load_cohort(options.data, unlabelled=True)
-    metrics = ("volume", "lesion_f1", "lesion_count")
-    table = atlaslib.evaluate_masks(options.masks, cohort, metrics)
-    atomic_write(options.csv, lambda name: table.to_csv(name, index=False))
-    means = ", ".join(f"{name} {table[name].mean():.3f}" for name in ("dice", "lesion_f1"))
-    print(
-        f"{len(table)} scans ({cohort.source}), means: {means}; one row per scan in {options.csv}"
-    )
-
-
-def _crossval(options: argparse.Namespace) -> None:
-    from atlaslib.evaluation.intervals import folds
-    from atlaslib.training.crossval import SCORES, cross_validate
-
-    cohort = atlaslib.load_cohort(options.data).labelled
-    table = cross_validate(_chosen(options), cohort, options.out, options.folds, options.scheduler)
-    mean, low, high = folds(table.groupby("fold").dice.mean().to_numpy())
-    print(
-        f"{len(table)} scans of {table.subject.nunique()} subjects in {options.folds} folds "
-        f"({cohort.source}): Dice {mean:.3f} (95 % interval {low:.3f} to {high:.3f}); one row per "
-        f"scan in {options.out / SCORES}"
-    )
-
-
-def _claims(options: argparse.Namespace) -> None:
-    from atlaslib.paper import protocol, sweep
-    from atlaslib.paper.claims import verdicts
-
-    folder = (options.out or atlaslib.home() / "results") / options.profile
-    root = Path(options.data) if options.data else None
-    sweep.run_all(options.profile, folder, root, options.scheduler)
-    scans = sweep.read_table(folder, "scans")
-    effects = protocol.effects(scans[scans.people.isin(["known", "fold"])])
-    shown = ["claim", "verdict", "effect", "statement"]
-    print(verdicts(effects, protocol.CLAIMS)[shown].to_string(index=False))
-    print(f"tables in {folder}")
-
-
-def _study(options: argparse.Namespace) -> None:
-    from atlaslib.paper import study
-
-    folder = options.out or atlaslib.home() / "studies"
-    make_folder(folder)
-    cohort = atlaslib.open_cohort(options.data, options.profile)
-    found = study.search(cohort, options.profile, options.trials, options.scheduler)
-    table = study.trials_table(found)
-    study.save(table, cohort, options.profile, folder)
-    print(table.sort_values("dice", ascending=False).head(10).to_string(index=False))
-    print(f"{len(table)} trials; table written to {folder}")
-
-
-def _predict(options: argparse.Namespace) -> int:
-    """Exit code 1 if there is no mask of some scan."""
-    from atlaslib.evaluation.batch import TABLE, predict_files
-
-    runs = [path for path in options.paths if (path / "recipe.json").is_file()]
-    inputs = [path for path in options.paths if path not in runs]
-    if not runs and options.pretrained is None:
-        runs = inputs[:1]  # an error will say why it is no run
-    networks, csv = _networks(options, runs), options.csv or options.out / TABLE
-    table = predict_files(networks, inputs, options.out, csv, not options.whole_head)
-    for error, doubt in zip(table.error, table.warnings, strict=True):
-        if error or doubt:
-            print(f"atlaslib: {error or 'warning: ' + doubt}", file=sys.stderr)
-    failed = int((table.error != "").sum())
-    print(
-        f"{len(table) - failed} of {len(table)} scans have masks, with "
-        f"{table.predicted_ml.sum():.1f} mL of lesion in all; one row per scan in {csv}"
-    )
-    return int(failed > 0)
 
 
 if __name__ == "__main__":
