@@ -28,7 +28,7 @@ UNCHECKED = "nbval-ignore-output"
 PARAMETERS = """\
 import os
 
-# smoke, quick or paper
+# smoke, quick, colab or paper
 profile = os.environ.get("ATLASLIB_PROFILE", "quick")
 # "": the synthetic cohort, made on first use
 data_dir = os.environ.get("ATLASLIB_DATA", "")"""
