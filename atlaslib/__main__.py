@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = verbs.add_parser(
         "predict",
-        help="write lesion masks of T1s in MNI space, and a table of them; resumable",
+        help="write lesion masks of T1s, or folders of them, and a table; resumable",
         usage="%(prog)s (RUN ... | --pretrained NAME) INPUT ... --out DIR [options]",
     )
     _add_networks(predict, "RUN|INPUT")
@@ -167,8 +167,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_networks(command: argparse.ArgumentParser, paths: str) -> None:
     """Runs, of which several are an ensemble, or --pretrained NAME."""
-    text = "several runs are an ensemble; an input is a T1, or a folder of them"
-    command.add_argument("paths", metavar=paths, type=Path, nargs="*", help=text)
+    command.add_argument(
+        "paths", metavar=paths, type=Path, nargs="*", help="several runs are an ensemble"
+    )
     command.add_argument(
         "--pretrained", metavar="NAME", help="a network shipped with the library, in place of RUN"
     )
