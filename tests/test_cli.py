@@ -194,7 +194,7 @@ def test_a_key_in_the_command_is_refused_and_not_shown(tmp_path, capsys):
     ("call", "says"),
     [
         (["study", "--trials", "-1"], "--trials: expected a whole number of at least 1, not '-1'"),
-        (["claims", "--profile", "bogus"], "no profile 'bogus'; choose from smoke, quick, colab, paper"),
+        (["claims", "--profile", "bogus"], "'bogus'; choose from smoke, quick, colab, paper"),
         (["train", "baseline", "--profile", "", "--data", ".", "--out", "r"], "no profile ''"),
     ],
 )
