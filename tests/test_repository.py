@@ -198,7 +198,7 @@ def test_the_readme_example_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(atlaslib, "open_cohort", lambda *, profile: {"smoke": cohort}[profile])
     exec(code[1], {})
-    assert [path.name for path in tmp_path.iterdir()] == ["lesion.nii.gz"]
+    assert {path.name for path in tmp_path.iterdir()} == {"lesion.nii.gz", "mine"}
 
 
 # --- the wheel --------------------------------------------------------------------------------
