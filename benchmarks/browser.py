@@ -4,7 +4,7 @@
 
 Prints a row for each network shipped with the library and, for those that are not, for one of the
 same architecture with new weights, which takes as long: milliseconds a slice in a headless Chromium
-on this machine, from 232 x 196 bytes to 232 x 196 logits, and how far the logits are from PyTorch's.
+on this machine, from 232 x 196 bytes to 232 x 196 logits, and how far these are from PyTorch's.
 """
 
 from __future__ import annotations
