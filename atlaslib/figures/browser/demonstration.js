@@ -53,12 +53,17 @@ window.atlaslib = window.atlaslib || {};
   // A labelled slider; `show` words its value, `change` is called when it moves.
   function slider(label, { min, max, step, value, show }, change) {
     const input = element("input", { type: "range", min, max, step, value });
-    const output = element("output", {}, show(value));
-    input.oninput = () => {
+    const output = element("output");
+    const word = () => {
       output.textContent = show(+input.value);
       input.setAttribute("aria-valuetext", show(+input.value));
+    };
+    input.setAttribute("aria-label", label); // else the value would be part of its name
+    input.oninput = () => {
+      word();
       change(+input.value);
     };
+    word();
     const set = (next) => {
       input.value = next;
       input.oninput();
@@ -103,7 +108,7 @@ window.atlaslib = window.atlaslib || {};
   // A canvas of the part of a slice around the brain, with `scale` points a pixel.
   function screen([top, left, height, width], scale, label) {
     const canvas = element("canvas", { width: width * scale, height: height * scale, tabIndex: 0 });
-    canvas.setAttribute("role", "img");
+    canvas.setAttribute("role", "application");
     canvas.setAttribute("aria-label", label);
     const context = canvas.getContext("2d");
     const small = element("canvas", { width, height });

@@ -65,7 +65,7 @@ def paint_a_stroke(networks: Mapping[str, Predictor] | None = None) -> Demonstra
     for name, network in networks.items():
         logits = slice_logits(network.model(), torch.from_numpy(painted), network.recipe, [Z])
         masks[name] = is_lesion(logits)[0].numpy()
-    figure, axes = panels(1, 2, width=7.0, height=4.3)
+    figure, axes = panels(1, 2, width=6.0, height=4.0)
     top, left, height, width = SHOWN
     for axis, image in zip(axes.flat, (images[Z], painted[Z]), strict=True):
         show_slice(axis, image[top : top + height, left : left + width])

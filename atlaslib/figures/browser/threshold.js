@@ -65,7 +65,7 @@
 
     // The four curves over the thresholds, and where the reader is.
     const chart = document.createElementNS(SVG, "svg");
-    chart.setAttribute("viewBox", "0 0 320 150");
+    chart.setAttribute("viewBox", "0 0 380 150");
     chart.setAttribute("role", "img");
     chart.setAttribute("aria-label", "Dice against the threshold by four definitions; the table has the values.");
     function plot() {
@@ -78,7 +78,7 @@
       };
       chart.replaceChildren();
       const ink = { fill: "none", stroke: "currentColor" }, letters = { fill: "currentColor", "font-size": 10 };
-      add("path", { ...ink, d: "M28 6 V126 H312" });
+      add("path", { ...ink, d: "M28 6 V126 H308" });
       for (const value of [0, 0.5, 1]) {
         add("text", { ...letters, x: 24, y: y(value) + 4, "text-anchor": "end" }, value);
         add("text", { ...letters, x: 28 + 280 * value, y: 139, "text-anchor": "middle" }, value);
@@ -89,8 +89,8 @@
         const values = curves(part).dice[name];
         const points = levels.map((level, j) => [x(level + state.shift), y(values[j] ?? 0)]);
         add("polyline", { ...ink, points: points.join(" "), "stroke-dasharray": DASHES[n], "stroke-width": n === 2 ? 2.2 : 1.2 });
-        add("path", { ...ink, d: `M222 ${14 + 12 * n} h24`, "stroke-dasharray": DASHES[n], "stroke-width": n === 2 ? 2.2 : 1.2 });
-        add("text", { ...letters, x: 250, y: 17 + 12 * n }, name);
+        add("path", { ...ink, d: `M312 ${14 + 14 * n} h22`, "stroke-dasharray": DASHES[n], "stroke-width": n === 2 ? 2.2 : 1.2 });
+        add("text", { ...letters, x: 338, y: 17 + 14 * n }, name);
       });
       add("path", { ...ink, stroke: state.network.colour, "stroke-width": 2, d: `M${x(state.threshold)} 6 V126` });
     }

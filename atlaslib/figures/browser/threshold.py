@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def choose_threshold(
         },
     }
     name = next(iter(networks))
-    figure, axes = panels(1, 2, width=7.6, height=3.9)
+    figure, axes = panels(1, 2, width=6.2, height=3.7)
     _draw_overlap(axes[0, 0], pictures["validation"], name)
     for definition, style in zip(DEFINITIONS, _STYLES, strict=True):
         values = np.array(curves[name]["validation"]["dice"][definition], dtype=float)
@@ -169,16 +170,26 @@ def _counts(
     predicted, true, in the JPEG mask.
     """
     depth, bins = len(logits), len(LEVELS) + 1
-    below = np.searchsorted(LEVELS, logits.ravel()).reshape(depth, -1)  # thresholds exceeded
-    place = below + bins * np.arange(depth)[:, None]
+    inside, slice_of = _inside()
+    values = (logits.ravel()[inside] - LEVELS[0]) / (LEVELS[1] - LEVELS[0])
+    exceeded = np.clip(np.ceil(values), 0, bins - 1).astype(np.intp)
+    place = exceeded + bins * slice_of
     out = np.zeros((depth, 5, len(LEVELS)))
-    for row, mask in ((0, true), (1, soft), (2, np.ones_like(true))):
-        found = np.bincount(place[mask.reshape(depth, -1)], minlength=depth * bins)
+    for row, chosen in ((0, true.ravel()[inside]), (1, soft.ravel()[inside]), (2, slice(None))):
+        found = np.bincount(place[chosen], minlength=depth * bins)
         above = found.reshape(depth, bins)[:, ::-1].cumsum(1)[:, ::-1]
         out[:, row] = above[:, 1:]
     out[:, 3] = true.sum((1, 2))[:, None]
     out[:, 4] = soft.sum((1, 2))[:, None]
     return out
+
+
+@cache
+def _inside() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The pixels near the brain, where alone a logit can exceed a threshold, and their slices."""
+    brain = to_slices(near_brain())
+    inside = np.flatnonzero(brain)
+    return inside, inside // brain[0].size
 
 
 def _fine(logits: NDArray[np.float32]) -> NDArray[np.intp]:
