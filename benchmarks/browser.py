@@ -10,6 +10,7 @@ on this machine, from 232 x 196 bytes to 232 x 196 logits, and how far these are
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -83,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         page = browser.new_page()
         page.add_script_tag(content=script("network.js"))
         rows = [measure(page, *pair, args.rounds) for pair in networks().items()]
-        print(f"Chromium {browser.version}, {args.rounds} rounds, goal {GOAL} ms")
+        load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+        print(f"Chromium {browser.version}, {args.rounds} rounds, goal {GOAL} ms; load {load}")
         browser.close()
     print(pd.DataFrame(rows).round(6).to_string(index=False))
 

@@ -68,7 +68,7 @@ def publish(run: Run, card: dict[str, Any], folder: Path | None = None) -> Path:
 
 
 def pretrained_names(folder: Path | None = None) -> list[str]:
-    """The networks shipped with the library, in the order of :data:`atlaslib.models.MODELS`."""
+    """The networks shipped with the library, in the order of ``MODELS``."""
     folder = shipped("weights") if folder is None else folder
     order = list(MODELS)
     names = sorted(file.stem for file in folder.glob("*.safetensors"))

@@ -24,14 +24,21 @@
 
     // --- the lesion -------------------------------------------------------------------------------
 
+    // The pixels from `radius` before a place to `radius` after it.
+    function around(place, radius, limit) {
+      const first = Math.max(Math.floor(place - radius - 1), 0);
+      const last = Math.min(Math.ceil(place + radius + 1), limit - 1);
+      return Array.from({ length: Math.max(last - first + 1, 0) }, (_, k) => first + k);
+    }
+
     // How much of each pixel is lesion, `distance` slices of 1 mm away: each mark is a ball.
     function cover(distance) {
       const out = new Float32Array(ROWS * COLUMNS);
       const radius = Math.sqrt(Math.max((state.size / 2) ** 2 - distance ** 2, 0));
       if (!radius) return out;
       for (const [x, y] of marks())
-        for (let row = Math.max(Math.floor(y - radius - 1), 0); row < Math.min(y + radius + 2, ROWS); row++)
-          for (let column = Math.max(Math.floor(x - radius - 1), 0); column < Math.min(x + radius + 2, COLUMNS); column++) {
+        for (const row of around(y, radius, ROWS))
+          for (const column of around(x, radius, COLUMNS)) {
             const k = row * COLUMNS + column;
             const inside = radius - Math.hypot(column + 0.5 - x, row + 0.5 - y) + 0.5;
             out[k] = Math.max(out[k], brain[k] * Math.min(Math.max(inside, 0), 1));
@@ -39,8 +46,8 @@
       return out;
     }
 
-    const marks = () =>
-      state.mirror ? [...state.marks, ...state.marks.map(([x, y]) => [COLUMNS - x, y])] : state.marks;
+    const opposite = () => (state.mirror ? state.marks.map(([x, y]) => [COLUMNS - x, y]) : []);
+    const marks = () => [...state.marks, ...opposite()];
 
     // Slices as a scanner of another contrast and noise would show them, with the lesion.
     function paintSlices() {
@@ -59,7 +66,9 @@
 
     // --- what is shown ------------------------------------------------------------------------------
 
-    const label = "A brain slice with a dark blob. Arrow keys move it, plus and minus change its size, m adds its mirror image.";
+    const label =
+      "A brain slice with a dark blob. Arrow keys move it, plus and minus change its size, " +
+      "m adds its mirror image.";
     const view = atlaslib.screen(data.shown, 3, label);
     const cells = networks.map(() => [element("span"), element("span"), element("span")]);
     const table = atlaslib.table(
@@ -94,7 +103,8 @@
         draw();
       }
       working = false;
-      spoken.textContent = networks.map(({ label, dice }) => `${label}: Dice ${digits(dice)}.`).join(" ");
+      const words = networks.map(({ label, dice }) => `${label}: Dice ${digits(dice)}.`);
+      spoken.textContent = words.join(" ");
       judge();
     }
 
@@ -113,12 +123,12 @@
 
     // --- the tasks ------------------------------------------------------------------------------------
 
-    const found = { sides: {}, lost: {}, mirror: {}, intact: {}, broken: {} };
+    const found = { ever: {}, sides: {}, lost: {}, mirror: {}, intact: {}, broken: {} };
     const tasks = {
       sides: "Carry it across the midline.",
       lost: "Shrink it until each network loses it.",
       mirror: "Add its mirror image.",
-      broken: "Turn contrast and noise until a network breaks.",
+      broken: "Turn contrast and noise until a network breaks; a faint lesion breaks first.",
     };
     const lines = {};
     for (const name in tasks) lines[name] = element("li", {}, tasks[name] + " ", element("em"));
@@ -132,24 +142,31 @@
       const side = Math.max(...x) < half ? "left" : Math.min(...x) > half ? "right" : "";
       for (const { label, mask, dice } of networks) {
         const overlap = mask.some((marked, k) => marked & truth[k]);
+        if (overlap) found.ever[label] = true;
         if (side && usual() && !state.mirror) {
           found.sides[side] = found.sides[side] || {};
           found.sides[side][label] = Math.max(found.sides[side][label] || 0, dice);
         }
-        if (usual() && !overlap && state.size < FIRST.size) found.lost[label] = Math.max(found.lost[label] || 0, state.size);
+        if (usual() && !overlap && state.size < FIRST.size)
+          found.lost[label] = Math.max(found.lost[label] || 0, state.size);
         if (usual() && overlap && found.lost[label] >= state.size) delete found.lost[label];
         if (state.mirror) found.mirror[label] = dice;
         // it breaks if it had found the same lesion before
         const lesion = JSON.stringify([state.marks, state.size, state.darkness, state.mirror]);
         if (usual() && dice > 0.5) found.intact[label] = lesion;
         if (!usual() && dice < 0.3 && found.intact[label] === lesion)
-          found.broken[label] = found.broken[label] || `contrast ${digits(state.contrast)}, noise ${state.noise}`;
+          found.broken[label] = `contrast ${digits(state.contrast, 1)}, noise ${state.noise}`;
       }
       const { left, right } = found.sides;
+      const sides = ({ label }) =>
+        `at best Dice ${digits(left[label])} on the left, ${digits(right[label])} on the right`;
+      const lost = ({ label }) =>
+        found.ever[label] ? `lost at ${found.lost[label]} mm` : "never found it";
       const words = {
-        sides: left && right && each(({ label }) => `at best Dice ${digits(left[label])} on the left, ${digits(right[label])} on the right`),
-        lost: networks.every(({ label }) => label in found.lost) && each(({ label }) => `lost at ${found.lost[label]} mm`),
-        mirror: Object.keys(found.mirror).length && each(({ label }) => `Dice ${digits(found.mirror[label])} for both`),
+        sides: left && right && each(sides),
+        lost: networks.every(({ label }) => label in found.lost) && each(lost),
+        mirror: Object.keys(found.mirror).length &&
+          each(({ label }) => `Dice ${digits(found.mirror[label])} for both`),
         broken: Object.entries(found.broken).map(([label, how]) => `${label}: ${how}`).join("; "),
       };
       for (const name in words) {
@@ -166,10 +183,12 @@
         changed();
       });
     const controls = {
-      size: control("size", "Size", { min: 4, max: 60, step: 1, show: (value) => `${value} mm` }),
-      darkness: control("darkness", "Darkness", { min: 0, max: 1, step: 0.05, show: (value) => `${Math.round(100 * value)} %` }),
-      contrast: control("contrast", "Contrast", { min: 0.3, max: 3, step: 0.1, show: (value) => digits(value, 1) }),
-      noise: control("noise", "Noise", { min: 0, max: 100, step: 5, show: (value) => String(value) }),
+      size: control("size", "Size", { min: 4, max: 60, step: 1, show: (v) => `${v} mm` }),
+      darkness: control("darkness", "Darkness",
+        { min: 0, max: 1, step: 0.05, show: (v) => `${Math.round(100 * v)} %` }),
+      contrast: control("contrast", "Contrast",
+        { min: 0.3, max: 3, step: 0.1, show: (v) => digits(v, 1) }),
+      noise: control("noise", "Noise", { min: 0, max: 100, step: 5, show: String }),
     };
     const mirror = element("input", { type: "checkbox" });
     mirror.onchange = () => {
@@ -185,10 +204,10 @@
 
     function move(x, y) {
       const [top, left, height, width] = data.shown;
-      const within = state.marks.every(
-        ([a, b]) => a + x > left && a + x < left + width && b + y > top && b + y < top + height);
-      if (!within) return;
-      state.marks = state.marks.map(([a, b]) => [a + x, b + y]);
+      const moved = state.marks.map(([a, b]) => [a + x, b + y]);
+      const within = ([a, b]) => a > left && a < left + width && b > top && b < top + height;
+      if (!moved.every(within)) return;
+      state.marks = moved;
       changed();
     }
 
@@ -196,7 +215,8 @@
     let held = null;
     view.canvas.onpointerdown = (event) => {
       const [x, y] = view.place(event);
-      const drag = state.marks.some(([a, b]) => Math.hypot(a - x, b - y) < Math.max(state.size / 2, 6));
+      const reach = Math.max(state.size / 2, 6);
+      const drag = state.marks.some(([a, b]) => Math.hypot(a - x, b - y) < reach);
       held = { x, y, drag };
       view.canvas.setPointerCapture(event.pointerId);
       if (!drag) {

@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from atlaslib.data.model_input import CONTEXT_GAP
@@ -61,39 +62,45 @@ def paint_a_stroke(networks: Mapping[str, Predictor] | None = None) -> Demonstra
         "networks": [shown_as(name, shipped=True) for name in networks],
     }
     painted, truth = with_lesion(images, brain, fluid)
-    masks = {}
+    masks = {"lesion": truth}
     for name, network in networks.items():
         logits = slice_logits(network.model(), torch.from_numpy(painted), network.recipe, [Z])
         masks[name] = is_lesion(logits)[0].numpy()
-    figure, axes = panels(1, 2, width=6.0, height=4.0)
-    top, left, height, width = SHOWN
-    for axis, image in zip(axes.flat, (images[Z], painted[Z]), strict=True):
-        show_slice(axis, image[top : top + height, left : left + width])
-    axes[0, 0].set_title("healthy", fontsize=9)
-    shown = {"lesion": truth, **masks}
-    for name, mask in shown.items():
-        part = mask[top : top + height, left : left + width]
-        entry = shown_as(name)
-        axes[0, 1].plot([], [], color=str(entry["colour"]), label=str(entry["label"]))
-        if part.any():
-            axes[0, 1].contour(part, levels=[0.5], colors=[str(entry["colour"])], linewidths=1.5)
-    axes[0, 1].set_title("with a painted lesion", fontsize=9)
-    figure.legend(loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9)
-    found = ", ".join(str(shown_as(name)["label"]) for name in masks)
+    found = ", ".join(str(shown_as(name)["label"]) for name in networks)
     alt = (
         "A healthy slice of a synthetic brain, and the same slice with a dark disc painted into "
         f"one hemisphere; its outline in amber, and the outlines that the networks find ({found})."
     )
-    return demonstration("paint", figure, alt, data, networks)
+    return demonstration("paint", _still(images[Z], painted[Z], masks), alt, data, networks)
+
+
+def _still(
+    healthy: NDArray[np.uint8], painted: NDArray[np.uint8], masks: Mapping[str, NDArray[np.bool_]]
+) -> Figure:
+    """The healthy slice beside the painted one with the outlines of the masks."""
+    figure, axes = panels(1, 2, width=6.0, height=4.0)
+    top, left, height, width = SHOWN
+    window = np.s_[top : top + height, left : left + width]
+    show_slice(axes[0, 0], healthy[window], title="healthy")
+    show_slice(axes[0, 1], painted[window], title="with a painted lesion")
+    for name, mask in masks.items():
+        entry = shown_as(name)
+        tint = str(entry["colour"])
+        axes[0, 1].plot([], [], color=tint, label=str(entry["label"]))
+        if mask[window].any():
+            axes[0, 1].contour(mask[window], levels=[0.5], colors=[tint], linewidths=1.5)
+    figure.legend(loc="outside lower center", ncols=len(masks), frameon=False, fontsize=9)
+    return figure
 
 
 @cache
 def healthy_slices() -> NDArray[np.uint8]:
     """All slices of a synthetic person without lesions, (189, 232, 196) uint8."""
     (person,) = draw_people(1, SEED)
-    changes = {"lesions": (), "removed": "nothing", "atrophy": 0.3, "small_vessel": 0.1}
-    scan = make_scan(dataclasses.replace(person, **changes), "t01")
-    return np.ascontiguousarray(to_slices(normalise(scan.t1)))
+    healthy = dataclasses.replace(
+        person, lesions=(), removed="nothing", atrophy=0.3, small_vessel=0.1
+    )
+    return np.ascontiguousarray(to_slices(normalise(make_scan(healthy, "t01").t1)))
 
 
 def with_lesion(
