@@ -56,7 +56,10 @@ def networks() -> dict[str, Predictor]:
 
 
 def measure(page: Any, name: str, network: Predictor, rounds: int) -> dict[str, Any]:
-    """The median time of the rounds after the first five, in which the browser compiles."""
+    """The median time of the rounds after the first five, in which the browser compiles.
+
+    On a busy machine, the fastest round says more.
+    """
     written = network_script(name, written_network(network.model(), network.recipe))
     page.add_script_tag(content=written)
     images = torch.randint(0, 256, (189, 232, 196), dtype=torch.uint8)
@@ -68,6 +71,7 @@ def measure(page: Any, name: str, network: Predictor, rounds: int) -> dict[str, 
         "MB": len(written) / 1e6,
         "first, ms": times[0],
         "ms a slice": float(np.median(times[5:])),
+        "fastest, ms": min(times),
         "goal reached": bool(np.median(times[5:]) <= GOAL),
         "largest difference": np.abs(np.array(logits) - exact.numpy().ravel()).max(),
     }
@@ -75,7 +79,11 @@ def measure(page: Any, name: str, network: Predictor, rounds: int) -> dict[str, 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Time the networks in the browser.")
-    parser.add_argument("--chromium", default=shutil.which("chromium"), metavar="PATH")
+    known = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    text = "default: the one that is installed, else playwright's own"
+    parser.add_argument(
+        "--chromium", default=next(filter(None, known), None), metavar="PATH", help=text
+    )
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args(arguments)
     torch.manual_seed(0)
