@@ -22,6 +22,9 @@ REMOTE = re.compile(
     r"|<link\b[^>]*\brel=\"(?:stylesheet|preload|icon)\"[^>]*\bhref=\"(https?://[^\"]+)\""
 )
 
+# what a demonstration (atlaslib.figures.browser) brings along: name, whether it can wait, text
+SCRIPT = re.compile(r'<script data-file="([\w.-]+)"( data-later)?>\n(.*?)</script>\n?', re.DOTALL)
+
 
 def contents(root: Path) -> list[str]:
     """The pages of ``_toc.yml`` in order, as paths without suffix (``book/01_dataset``)."""
@@ -102,6 +105,38 @@ def prepare_page(notebook: NotebookNode, error: str, origin: str) -> NotebookNod
     return notebook
 
 
+def share_scripts(notebook: NotebookNode, page: str) -> dict[str, str]:
+    """Move the scripts that demonstrations bring along to files that all pages share.
+
+    A script that can wait, such as a network's weights, is loaded by the others when it is needed.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+        Changed in place.
+    page : str
+        Its path without suffix.
+
+    Returns
+    -------
+    dict
+        The files' texts by their names.
+    """
+    files: dict[str, str] = {}
+    static = "../" * page.count("/") + "_static/"
+
+    def moved(found: re.Match[str]) -> str:
+        name, later, text = found.groups()
+        files[name] = text
+        return "" if later else f'<script src="{static}{name}"></script>\n'
+
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "text/html" in output.get("data", {}):
+                output.data["text/html"] = SCRIPT.sub(moved, output.data["text/html"])
+    return files
+
+
 def stage(root: Path, notes: dict[str, tuple[str, str]]) -> None:
     """Write to ``_build/source`` all that is rendered, and nothing else.
 
@@ -120,6 +155,8 @@ def stage(root: Path, notes: dict[str, tuple[str, str]]) -> None:
         wanted |= {f"{page}.rst": text.encode() for page, text in reference.pages().items()}
     for page, (error, origin) in notes.items():
         notebook = nbformat.read(executed(root, page), as_version=4)
+        for name, text in share_scripts(notebook, page).items():
+            wanted[f"book/_static/{name}"] = text.encode()
         text = nbformat.writes(prepare_page(notebook, error, origin))
         wanted[f"{page}.ipynb"] = text.encode()
     source = root / "_build" / "source"

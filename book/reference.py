@@ -19,7 +19,7 @@ def pages() -> dict[str, str]:
     for folder in pkgutil.iter_modules(atlaslib.__path__, "atlaslib."):
         if folder.ispkg and folder.name not in ("atlaslib.results", "atlaslib.weights"):
             package = importlib.import_module(folder.name)
-            below = pkgutil.iter_modules(package.__path__, f"{folder.name}.")
+            below = pkgutil.walk_packages(package.__path__, f"{folder.name}.")
             modules = [importlib.import_module(name) for name in sorted(m.name for m in below)]
             name = folder.name.removeprefix("atlaslib.")
             found[f"book/api/{name}"] = page(name, described(package), [package, *modules])

@@ -13,12 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from chromium import chromium
 from volumes import AFFINE, box, head, save
 
 import atlaslib
 from atlaslib.data.cohort import EXACT
 from atlaslib.data.volumes import GRID, read_scan
+from atlaslib.evaluation.predictor import Predictor
 from atlaslib.evaluation.pretrained import model_card
+from atlaslib.models import build_model
 from atlaslib.networks import forward_gflop
 from atlaslib.training import loop
 
@@ -211,6 +214,24 @@ def test_heads_are_scored_and_drawn(
     assert "no pretrained network 'vgg'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         heads.main([str(heads_folder)])
+
+
+def test_networks_are_timed_in_the_browser(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with chromium():
+        pass  # or the test is skipped
+    browser = script("browser")
+    recipe = atlaslib.recipe("baseline", "smoke")
+    tiny = Predictor(build_model("baseline", **recipe.model_options()).eval(), recipe)
+    monkeypatch.setattr(browser, "networks", lambda: {"tiny": tiny})
+    browser.main(["--rounds", "1"])
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert row[0] == "tiny"
+    assert float(row[-1]) < 1e-3
+    assert {
+        path.stem for path in (FOLDER.parent / "data" / "weights").glob("*.safetensors")
+    } <= set(script("browser").networks())
 
 
 def test_the_shipped_network_is_cheap() -> None:

@@ -183,3 +183,18 @@ def test_a_wrong_data_folder_gives_a_one_line_error(tmp_path: Path) -> None:
         build.checked_data(str(tmp_path / "nowhere"))
     assert "nowhere: no such folder" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_pages_share_the_scripts_of_demonstrations() -> None:
+    """A script that can wait is not in any page."""
+    text = (
+        '<div>a</div>\n<script data-file="now.js">\nlet a = "<b>";\n</script>\n'
+        '<script data-file="weights.js" data-later>\nlet w = 1;\n</script>\n<script>go()</script>\n'
+    )
+    output = nbformat.v4.new_output("display_data", {"text/html": text})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(outputs=[output])])
+    files = pages.share_scripts(notebook, "book/a")
+    assert files == {"now.js": 'let a = "<b>";\n', "weights.js": "let w = 1;\n"}
+    assert output.data["text/html"] == (
+        '<div>a</div>\n<script src="../_static/now.js"></script>\n<script>go()</script>\n'
+    )

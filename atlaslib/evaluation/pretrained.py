@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 
 from atlaslib.evaluation.predictor import Predictor
 from atlaslib.files import DataError, atomic_write, read_bytes, shipped, write_json
+from atlaslib.models import MODELS
 from atlaslib.networks import new_network
 from atlaslib.recipes import Recipe
 from atlaslib.runs import Run, check_weights
@@ -66,6 +67,14 @@ def publish(run: Run, card: dict[str, Any], folder: Path | None = None) -> Path:
     return folder / f"{name}.safetensors"
 
 
+def pretrained_names(folder: Path | None = None) -> list[str]:
+    """The networks shipped with the library, in the order of ``MODELS``."""
+    folder = shipped("weights") if folder is None else folder
+    order = list(MODELS)
+    names = sorted(file.stem for file in folder.glob("*.safetensors"))
+    return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+
+
 def model_card(name: str, folder: Path | None = None) -> dict[str, Any]:
     """The card of a network shipped with the library.
 
@@ -75,7 +84,7 @@ def model_card(name: str, folder: Path | None = None) -> dict[str, Any]:
         If there is no such network, or its card is missing or not a card.
     """
     folder = shipped("weights") if folder is None else folder
-    there = sorted(file.stem for file in folder.glob("*.safetensors"))
+    there = pretrained_names(folder)
     if name not in there:
         found = ", ".join(there) or "none"
         raise DataError(f"no pretrained network {name!a:.60}; found {found}", "missing")

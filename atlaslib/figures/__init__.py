@@ -1,11 +1,13 @@
-"""The book's figures, and viewers of a scan.
+"""The book's figures, viewers of a scan, and demonstrations that run in the browser.
 
 In: tables or arrays, for a viewer a scan. Out: a Figure that is not registered with pyplot, so that
-a notebook shows it only once, as the last line of a cell.
+a notebook shows it only once, as the last line of a cell; of a demonstration, HTML.
 May import: training, evaluation, runs, synthetic, data, networks, recipes, models, files.
 """
 
 from atlaslib.figures.base import COLOURS, Picture, panels, show_slice, tidy
+from atlaslib.figures.browser.paint import paint_a_stroke
+from atlaslib.figures.browser.threshold import choose_threshold
 from atlaslib.figures.data import plot_levels, plot_planes, plot_volumes
 from atlaslib.figures.experiments import (
     plot_agreement,
@@ -46,6 +48,8 @@ from atlaslib.figures.results import (
 __all__ = [
     "COLOURS",
     "Picture",
+    "choose_threshold",
+    "paint_a_stroke",
     "panels",
     "plot_agreement",
     "plot_arms",

@@ -1,0 +1,1 @@
+"""Demonstrations that run in the reader's browser, without kernel, server or network."""

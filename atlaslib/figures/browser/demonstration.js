@@ -1,0 +1,158 @@
+// What the demonstrations share: starting, loading networks, drawing, controls.
+"use strict";
+window.atlaslib = window.atlaslib || {};
+(function (atlaslib) {
+  // in the book, the networks' script files lie beside this one; in a notebook they are in its page
+  const beside = ((document.currentScript || {}).src || "").replace(/[^/]*$/, "");
+  const { ROWS, COLUMNS } = atlaslib;
+  const loaded = {}; // networks by name, each made once a page
+
+  // Replace the still picture by the live demonstration once the reader asks for it.
+  function start(id, data, begin) {
+    const root = document.getElementById(id);
+    const find = (name) => root.querySelector("." + name);
+    const button = element("button", { type: "button", className: "begin" }, "Start");
+    find("still").append(button);
+    button.onclick = async () => {
+      button.disabled = true;
+      button.textContent = "Loading …";
+      try {
+        const networks = await Promise.all(data.networks.map(network));
+        root.classList.add("started");
+        const focus = begin(find("live"), data, networks);
+        focus.focus({ preventScroll: true });
+      } catch (error) {
+        button.textContent = "It cannot start here: " + error.message;
+      }
+    };
+  }
+
+  async function network({ name, label, colour, shipped }) {
+    if (shipped && !loaded[name]) {
+      if (!(atlaslib.networks || {})[name]) await script(beside + "network-" + name + ".js");
+      loaded[name] = new atlaslib.Network(atlaslib.networks[name]);
+    }
+    return { name, label, colour, model: loaded[name] };
+  }
+
+  function script(address) {
+    return new Promise((resolve, reject) => {
+      const failed = () => reject(new Error(address + " is missing"));
+      document.head.append(element("script", { src: address, onload: resolve, onerror: failed }));
+    });
+  }
+
+  // --- elements of the page ---------------------------------------------------------------------
+
+  function element(kind, properties = {}, ...content) {
+    const made = Object.assign(document.createElement(kind), properties);
+    made.append(...content);
+    return made;
+  }
+
+  // A labelled slider; `show` words its value, `change` is called when it moves.
+  function slider(label, { min, max, step, value, show }, change) {
+    const input = element("input", { type: "range", min, max, step, value });
+    const output = element("output");
+    const word = () => {
+      output.textContent = show(+input.value);
+      input.setAttribute("aria-valuetext", show(+input.value));
+    };
+    input.setAttribute("aria-label", label); // else the value would be part of its name
+    input.oninput = () => {
+      word();
+      change(+input.value);
+    };
+    word();
+    const set = (next) => {
+      input.value = next;
+      input.oninput();
+    };
+    return { node: element("label", {}, element("span", {}, label), input, output), set };
+  }
+
+  // A network's name beside a patch of its colour.
+  function named({ label, colour }) {
+    const patch = element("span", { className: "patch" });
+    patch.style.background = colour;
+    return element("span", {}, patch, label);
+  }
+
+  function table(heads, rows) {
+    const row = (cells, kind) => element("tr", {}, ...cells.map((cell) => element(kind, {}, cell)));
+    const body = element("tbody", {}, ...rows.map((cells) => row(cells, "td")));
+    return element("table", {}, element("thead", {}, row(heads, "th")), body);
+  }
+
+  // --- slices -------------------------------------------------------------------------------------
+
+  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+
+  // One bit a pixel, the first in the highest bit of a byte.
+  function bits(text) {
+    const packed = bytes(text);
+    return Uint8Array.from({ length: ROWS * COLUMNS }, (_, k) => (packed[k >> 3] >> (7 - (k & 7))) & 1);
+  }
+
+  function dice(predicted, truth) {
+    let both = 0, total = 0;
+    for (let k = 0; k < truth.length; k++) {
+      both += predicted[k] & truth[k];
+      total += predicted[k] + truth[k];
+    }
+    return total ? (2 * both) / total : NaN;
+  }
+
+  const digits = (value, places = 2) => (Number.isFinite(value) ? value.toFixed(places) : "–");
+
+  // A canvas of the part of a slice around the brain, with `scale` points a pixel.
+  function screen([top, left, height, width], scale, label) {
+    const canvas = element("canvas", { width: width * scale, height: height * scale, tabIndex: 0 });
+    canvas.setAttribute("role", "application");
+    canvas.setAttribute("aria-label", label);
+    const context = canvas.getContext("2d");
+    const small = element("canvas", { width, height });
+
+    // `colours(k)` gives the red, green and blue of a pixel of the slice
+    function paint(colours) {
+      const picture = new ImageData(width, height);
+      for (let row = 0, to = 0; row < height; row++)
+        for (let column = 0; column < width; column++, to += 4) {
+          picture.data.set(colours((top + row) * COLUMNS + left + column), to);
+          picture.data[to + 3] = 255;
+        }
+      small.getContext("2d").putImageData(picture, 0, 0);
+      context.drawImage(small, 0, 0, canvas.width, canvas.height);
+    }
+
+    // The edges of the mask's pixels.
+    function outline(mask, colour, thickness, dash = []) {
+      context.beginPath();
+      for (let row = 0; row < height; row++)
+        for (let column = 0; column < width; column++) {
+          const k = (top + row) * COLUMNS + left + column;
+          if (!mask[k]) continue;
+          const x = column * scale, y = row * scale;
+          const edge = (a, b, c, d) => (context.moveTo(a, b), context.lineTo(c, d));
+          if (!mask[k - 1]) edge(x, y, x, y + scale);
+          if (!mask[k + 1]) edge(x + scale, y, x + scale, y + scale);
+          if (!mask[k - COLUMNS]) edge(x, y, x + scale, y);
+          if (!mask[k + COLUMNS]) edge(x, y + scale, x + scale, y + scale);
+        }
+      context.setLineDash(dash);
+      context.lineWidth = thickness;
+      context.strokeStyle = colour;
+      context.stroke();
+    }
+
+    // The pixel of the slice under the pointer, as fractions.
+    function place(event) {
+      const box = canvas.getBoundingClientRect();
+      const x = left + ((event.clientX - box.left) / box.width) * width;
+      return [x, top + ((event.clientY - box.top) / box.height) * height];
+    }
+    return { canvas, paint, outline, place };
+  }
+
+  Object.assign(atlaslib, { start, element, slider, named, table, bytes, bits, dice, digits, screen });
+})(window.atlaslib);

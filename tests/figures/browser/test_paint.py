@@ -1,0 +1,224 @@
+"""The reader paints a lesion, and the networks follow; played in a headless Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pages
+import pytest
+import torch
+from chromium import chromium
+from torch import nn
+
+import atlaslib
+from atlaslib.data.slices import to_slices
+from atlaslib.data.volumes import near_brain
+from atlaslib.evaluation.inference import slice_logits
+from atlaslib.evaluation.predictor import Predictor
+from atlaslib.figures.browser import paint
+from atlaslib.recipes import recipe
+
+DARK = 0.3  # the network marks what is darker
+
+
+def network() -> Predictor:
+    """A network that marks dark pixels, wherever they are, and so can be foretold."""
+    layer = nn.Conv2d(1, 1, 1)
+    nn.init.constant_(layer.weight, -50)
+    nn.init.constant_(layer.bias, 50 * DARK)
+    return Predictor(nn.Sequential(layer), recipe("baseline", "quick", downsample=1, flip_tta=True))
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """A brain of one grey, but for some fluid at the front; nothing outside."""
+    images = np.where(to_slices(near_brain()), 150, 90).astype(np.uint8)
+    images[:, :36] = np.where(images[:, :36] == 150, 20, 90)
+    return images
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, images: np.ndarray) -> Path:
+    """The demonstration as a page of a book, its scripts in files of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paint, "healthy_slices", lambda: images)
+        made = paint.paint_a_stroke({"dark": network()})
+    output = nbformat.v4.new_output("display_data", {"text/html": made._repr_html_()})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(outputs=[output])])
+    root = tmp_path_factory.mktemp("book")
+    for name, text in pages.share_scripts(notebook, "book/page").items():
+        (root / "_static").mkdir(exist_ok=True)
+        (root / "_static" / name).write_text(text)
+    (root / "book").mkdir()
+    page = "<!doctype html><meta charset='utf-8'>" + output.data["text/html"]
+    (root / "book" / "page.html").write_text(page)
+    made.save(root / "alone.html")
+    return root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Any, folder: Path) -> Iterator[Any]:
+    """The page, started; an error in a script fails the test."""
+    page, errors = browser.new_page(), list[str]()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((folder / "book" / "page.html").as_uri())
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_selector("canvas")
+    yield page
+    page.close()
+    assert errors == []
+
+
+def settled(page: Any) -> list[str]:
+    """The row of the network, once it has seen the latest picture: name, marked area, Dice, ms."""
+    page.wait_for_function("document.querySelector('.spoken').textContent.includes('Dice')")
+    page.wait_for_timeout(150)
+    return [cell.inner_text() for cell in page.locator("tbody td").all()]
+
+
+def done(page: Any) -> list[int]:
+    """The numbers of the tasks that are done."""
+    return [n for n, item in enumerate(page.locator("ol li").all(), 1)
+            if "done" in (item.get_attribute("class") or "")]  # fmt: skip
+
+
+def on_screen(page: Any, column: float, row: float) -> tuple[float, float]:
+    top, left, _, width = paint.SHOWN
+    box = page.locator("canvas").bounding_box()
+    scale = box["width"] / width
+    return box["x"] + (column - left) * scale, box["y"] + (row - top) * scale
+
+
+def test_the_first_lesion_is_that_of_python(page: Any, images: np.ndarray) -> None:
+    brain = to_slices(near_brain())[paint.Z]
+    fluid = float(np.percentile(images[paint.Z][brain], paint.FLUID))
+    painted, truth = paint.with_lesion(images, brain, fluid)
+    assert truth.sum() == pytest.approx(np.pi * (paint.SIZE / 2) ** 2, rel=0.02)
+    chosen = network()
+    marked = (
+        slice_logits(chosen.model(), torch.from_numpy(painted), chosen.recipe, [paint.Z])[0] > 0
+    ).numpy()
+    _, area, dice, time = settled(page)
+    assert dice == f"{atlaslib.dice(marked, truth):.2f}"
+    assert area == f"{marked.sum() / 100:.1f} cm²"
+    assert float(time) >= 0
+
+
+def test_dragged_across_the_midline_and_back(page: Any) -> None:
+    first = settled(page)
+    column, row = paint.MARK
+    page.mouse.move(*on_screen(page, column, row))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, 130, row), steps=3)
+    page.mouse.move(*on_screen(page, 196 - column, row), steps=3)
+    page.mouse.up()
+    assert settled(page)[:3] == first[:3]  # the network looks alike at both sides
+    assert done(page) == [1]
+
+
+def test_painted_beside_it(page: Any) -> None:
+    first = float(settled(page)[1].split()[0])
+    page.mouse.click(*on_screen(page, 60, 150))
+    area = np.pi * (paint.SIZE / 20) ** 2
+    assert float(settled(page)[1].split()[0]) == pytest.approx(first + area, abs=0.2)
+
+
+def test_by_keyboard_alone(page: Any) -> None:
+    """The canvas has the focus when the demonstration starts."""
+    first = float(settled(page)[1].split()[0])
+    page.keyboard.press("m")
+    area = np.pi * (paint.SIZE / 20) ** 2
+    assert float(settled(page)[1].split()[0]) == pytest.approx(first + area, abs=0.2)
+    assert done(page) == [3]
+    page.keyboard.press("m")
+    for _ in range(10):
+        page.keyboard.press("Shift+ArrowLeft")
+    settled(page)
+    assert done(page) == [1, 3]
+    for _ in range(14):
+        page.keyboard.press("-")
+    assert page.get_by_label("Size", exact=True).input_value() == "4"
+    page.get_by_label("Darkness").focus()
+    page.keyboard.press("Home")
+    assert settled(page)[2] == "0.00"
+    assert done(page) == [1, 2, 3]
+
+
+def test_a_contrast_that_hides_the_lesion_breaks_the_network(page: Any) -> None:
+    """As dark as the threshold needs, and no darker."""
+    page.get_by_label("Size", exact=True).fill("30")
+    page.get_by_label("Darkness").fill("0.6")
+    assert settled(page)[2] > "0.5"
+    page.get_by_label("Contrast").fill("0.3")
+    assert settled(page)[2] == "0.00"
+    assert done(page) == [4]
+    page.get_by_role("button", name="Start again").click()
+    assert page.get_by_label("Contrast").input_value() == "1"
+
+
+def test_the_network_is_loaded_when_it_is_needed(browser: Any, folder: Path) -> None:
+    page = browser.new_page()
+    page.goto((folder / "book" / "page.html").as_uri())
+    assert page.evaluate("atlaslib.networks") is None
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_selector("canvas")
+    assert page.evaluate("Object.keys(atlaslib.networks)") == ["dark"]
+    page.close()
+
+
+def test_alone_it_needs_no_file(browser: Any, folder: Path, tmp_path: Path) -> None:
+    """As in a notebook."""
+    target = tmp_path / "moved.html"
+    target.write_bytes((folder / "alone.html").read_bytes())
+    page = browser.new_page()
+    page.goto(target.as_uri())
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_selector("canvas")
+    assert settled(page)[0] == "dark"
+    page.close()
+
+
+def test_a_missing_file_is_named(browser: Any, folder: Path, tmp_path: Path) -> None:
+    page = browser.new_page()
+    text = (
+        (folder / "book" / "page.html")
+        .read_text()
+        .replace("../_static", folder.as_uri() + "/_static")
+    )
+    (tmp_path / "page.html").write_text(text)
+    page.route("**/network-dark.js", lambda route: route.abort())
+    page.goto((tmp_path / "page.html").as_uri())
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_selector("text=network-dark.js is missing")
+    page.close()
+
+
+def test_in_print_and_without_scripts_there_is_a_picture(
+    browser: Any, page: Any, folder: Path
+) -> None:
+    page.emulate_media(media="print")
+    assert page.locator(".still img").is_visible()
+    assert not page.locator("canvas").is_visible()
+    context = browser.new_context(java_script_enabled=False)
+    plain = context.new_page()
+    plain.goto((folder / "book" / "page.html").as_uri())
+    assert plain.locator(".still img").is_visible()
+    assert plain.get_by_role("button").count() == 0
+    context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits_the_page(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("canvas").bounding_box()["width"] >= 300
