@@ -9,15 +9,17 @@ import codecs
 import contextlib
 import io
 import itertools
+import json
 import re
 import warnings
 from collections.abc import Hashable, Sequence
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from atlaslib.files import read_bytes
+from atlaslib.files import DataError, read_bytes
 
 
 def subject_key(text: object) -> str:
@@ -100,6 +102,36 @@ def join_metadata(table: pd.DataFrame, metadata: Sequence[pd.DataFrame]) -> pd.D
     return merged.drop(columns=list(left))
 
 
+def join_sidecars(table: pd.DataFrame, images: Sequence[Path]) -> pd.DataFrame:
+    """Add what the JSON files beside images say: a column for each key with a single value.
+
+    Raises
+    ------
+    DataError
+        If a JSON file is damaged.
+    """
+    rows = []
+    for image in images:
+        path = image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+        about = read_json(path) if path.exists() else {}
+        single = {key: value for key, value in about.items()
+                  if isinstance(value, str | int | float) and key not in table}  # fmt: skip
+        rows.append(single)
+    return pd.concat([table, pd.DataFrame(rows, index=table.index)], axis=1)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; DataError if the file holds anything else."""
+    content = read_bytes(path)
+    try:
+        about = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error})", "metadata") from None
+    if not isinstance(about, dict):
+        raise DataError(f"{path}: expected a JSON object", "metadata")
+    return about
+
+
 def _session_column(
     metadata: pd.DataFrame, subjects: pd.Series, table: pd.DataFrame
 ) -> Hashable | None:
@@ -120,7 +152,7 @@ def _session_column(
 
 
 def read_tables(path: Path) -> list[pd.DataFrame]:
-    """The tables of a CSV file, for every separator, or of a workbook, for every sheet.
+    """The tables of a CSV or TSV file, for every separator, or of a workbook, for every sheet.
 
     A title above the column names is allowed; sheets with the same columns become one table.
 
@@ -133,7 +165,7 @@ def read_tables(path: Path) -> list[pd.DataFrame]:
     """
     found = []
     content = read_bytes(path)
-    if path.suffix.casefold() == ".csv":
+    if path.suffix.casefold() in (".csv", ".tsv"):
         utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # Excel's "Unicode"
         text = content.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")
         with warnings.catch_warnings():
