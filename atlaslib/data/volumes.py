@@ -188,6 +188,15 @@ def _check_grid(path: Path, shape: Sequence[int], affine: np.ndarray) -> None:
         raise DataError(f"{path}: {text}", "affine")
 
 
+def on_grid(image: Image) -> bool:
+    """Whether an image has the shape and the axes of the MNI grid, wherever its origin is."""
+    try:
+        _check_grid(image.path, image.voxels.shape, image.affine)
+    except DataError:
+        return False
+    return True
+
+
 def _by(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
