@@ -1,4 +1,4 @@
-"""The command line: ``atlaslib synth | unpack | check | train | evaluate | predict`` and more."""
+"""The command line: ``atlaslib synth | unpack | check | register | train | predict`` and more."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import atlaslib
 from atlaslib.files import atomic_write, check_writable, make_folder, one_line, user_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,6 +105,17 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("folder", metavar="DIR", type=Path)
     check.add_argument("--json", action="store_true", help="print one JSON object instead")
     check.set_defaults(run=_check)
+
+    register = commands.add_parser(
+        "register", help="align scans in native space with MNI space, as a new cohort; resumable"
+    )
+    register.add_argument("folder", metavar="DIR", type=Path)
+    register.add_argument("out", metavar="OUT", type=Path)
+    register.add_argument("--workers", type=_positive, metavar="N", help="default: all processors")
+    register.add_argument(
+        "--choose", default="", metavar="TEXT", help="of several T1w: part of the name, as run-2"
+    )
+    register.set_defaults(run=_register)
 
     train = commands.add_parser("train", help="train a model, or resume training it")
     train.add_argument("name", metavar="NAME", help="baseline, resnet, ...; a wrong name lists all")
@@ -234,6 +249,40 @@ def _check(options: argparse.Namespace) -> int:
         f"{blocking} of which block training"
     )
     return int(blocking > 0)
+
+
+def _register(options: argparse.Namespace) -> int:
+    """Exit code 0 if every scan is registered, else 1."""
+    from atlaslib.data.standardise import register_cohort
+
+    cohort = atlaslib.load_cohort(options.folder, options.choose)
+    table = register_cohort(cohort, options.out, options.workers)
+    failed = table[table.problem != ""]
+    for problem in failed.problem:
+        print(f"atlaslib: {problem}", file=sys.stderr)
+    sheet = _contact_sheet(cohort, table, options.out)
+    print(
+        f"{options.out}: {len(table) - len(failed)} of {len(table)} scans registered, similarity "
+        f"{table.similarity.min():.2f} to {table.similarity.max():.2f}; look at {sheet}"
+    )
+    return int(len(failed) > 0)
+
+
+def _contact_sheet(cohort: atlaslib.Cohort, table: pd.DataFrame, out: Path) -> Path:
+    """Draw the registered scans, those with the lowest similarity first, at most 48."""
+    from atlaslib.data.standardise import registered_t1
+    from atlaslib.data.volumes import read_t1
+    from atlaslib.figures.native import plot_contact_sheet, sheet_cuts
+
+    cuts = {}
+    for row in table.similarity.dropna().nsmallest(48).index:
+        title = f"{cohort[row].name}  {table.similarity[row]:.2f}"
+        cuts[title] = sheet_cuts(read_t1(registered_t1(cohort[row], out)).voxels)
+    path = out / "contact_sheet.png"
+    if cuts:
+        figure = plot_contact_sheet(cuts)
+        atomic_write(path, lambda name: figure.savefig(name, format="png", dpi=150))
+    return path
 
 
 def _train(options: argparse.Namespace) -> None:

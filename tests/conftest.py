@@ -21,8 +21,9 @@ HAS_GPU = torch.cuda.is_available()
 def _temporary_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the tests out of the user's data folder."""
     os.environ["ATLASLIB_HOME"] = str(tmp_path_factory.mktemp("home"))
-    # each of several test processes has a core of its own
-    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+    # each of several test processes has a core of its own; 1 is also what OMP_NUM_THREADS asks for
+    alone = os.environ.keys().isdisjoint({"PYTEST_XDIST_WORKER", "OMP_NUM_THREADS"})
+    torch.set_num_threads(2 if alone else 1)
 
 
 @pytest.fixture(scope="session", autouse=True)

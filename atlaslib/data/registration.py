@@ -92,12 +92,53 @@ def register(image: Image) -> Registration:
     if not image.oriented:
         text = "the header has no orientation: left and right cannot be told apart"
         raise DataError(f"{image.path}: {text}", "orientation")
-    low, high = np.percentile(image.voxels, [1, 99.5])
-    clipped = np.clip(image.voxels.astype(np.float32), low, max(high, low + 1e-6)) - low
-    coarse, fine = (_resized(clipped, image.affine, size) for size in (_COARSE, _FINE))
+    coarse, fine = (_clipped_and_resized(image, size) for size in (_COARSE, _FINE))
     best = _search(*coarse)
     found = [best, _refined(best, *fine)]
     return max((_described(affine, *fine) for affine in found), key=lambda one: one.similarity)
+
+
+def register_within(image: Image, other: Image, found: Registration) -> tuple[Floats, Registration]:
+    """Align another image of the same person, of any contrast, rigidly with a registered one.
+
+    Starts are the two headers, and where the other image is if it is registered by itself.
+
+    Parameters
+    ----------
+    image : Image
+        A T1, say.
+    other : Image
+        A T2w, perhaps of another session.
+    found : Registration
+        Of `image`.
+
+    Returns
+    -------
+    (4, 4) float
+        Mm in the space of `image` to mm in that of `other`.
+    Registration
+        Of `other`, through `image`: how well the whole chain fits the template.
+
+    Raises
+    ------
+    DataError
+        As :func:`register`.
+    """
+    apart = register(other).affine @ np.linalg.inv(found.affine)
+    rotation, _, turned = np.linalg.svd(apart[:3, :3])
+    linear = rotation @ turned
+    centre = nib.affines.apply_affine(found.affine, _centre())
+    shift = nib.affines.apply_affine(apart, centre) - linear @ centre
+    fixed, moving = (_clipped_and_resized(one, _FINE) for one in (image, other))
+    maps = [
+        _refined(start, *moving, fixed, "Rigid")
+        for start in (np.eye(4), nib.affines.from_matvec(linear, shift))
+    ]
+    best = max(
+        ((rigid, _described(rigid @ found.affine, *moving)) for rigid in maps),
+        key=lambda pair: pair[1].similarity,
+    )
+    return best
 
 
 def check_registration(found: Registration, name: str, t1: bool = True) -> None:
@@ -254,6 +295,12 @@ def _described(found: Floats, voxels: Floats, affine: Floats) -> Registration:
 # --- finding ------------------------------------------------------------------------------------
 
 
+def _clipped_and_resized(image: Image, size: float) -> tuple[Floats, Floats]:
+    low, high = np.percentile(image.voxels, [1, 99.5])
+    clipped = np.clip(image.voxels.astype(np.float32), low, max(high, low + 1e-6)) - low
+    return _resized(clipped, image.affine, size)
+
+
 def _resized(voxels: Floats, affine: Floats, size: float) -> tuple[Floats, Floats]:
     """An image at voxels of `size` mm along its own axes, and its affine."""
     zooms = nib.affines.voxel_sizes(affine)
@@ -353,38 +400,52 @@ def _as_ants(voxels: Floats, affine: Floats) -> Any:
     )
 
 
-def _refined(start: Floats, voxels: Floats, affine: Floats) -> Floats:
-    """A map of twelve parameters by mutual information, in the template's brain and around it."""
+def _refined(
+    start: Floats, voxels: Floats, affine: Floats, fixed: Any = None, kind: str = "Affine"
+) -> Floats:
+    """Improve a map by mutual information, for the template in the brain and around it.
+
+    `fixed` is another image, with its affine, to align with in place of the template.
+    """
     import ants
 
-    template, template_affine = _resized(_template(), MNI_AFFINE, _FINE)
-    region, _ = _resized(_around_brain().astype(np.float32), MNI_AFFINE, _FINE)
+    template, template_affine = fixed or _resized(_template(), MNI_AFFINE, _FINE)
+    where = {}
+    if fixed is None:
+        region, _ = _resized(_around_brain().astype(np.float32), MNI_AFFINE, _FINE)
+        where = {"mask": _as_ants(region > 0.5, template_affine), "mask_all_stages": True}
     with tempfile.TemporaryDirectory() as folder:
         initial = os.path.join(folder, "start.mat")
         linear, shift = nib.affines.to_matvec(_LPS @ start @ _LPS)
         ants.write_transform(
             ants.create_ants_transform(
-                "AffineTransform", dimension=3, matrix=linear, offset=shift
+                "AffineTransform" if kind == "Affine" else "Euler3DTransform",
+                dimension=3,
+                matrix=linear,
+                offset=shift,
             ),
             initial,
         )
         found = ants.registration(
             _as_ants(template, template_affine),
             _as_ants(voxels, affine),
-            "Affine",
+            kind,
             initial_transform=[initial],
             outprefix=os.path.join(folder, "found"),
-            mask=_as_ants(region > 0.5, template_affine),
-            mask_all_stages=True,
             aff_iterations=(100, 50),
             aff_shrink_factors=(2, 1),
             aff_smoothing_sigmas=(1, 0),
             aff_random_sampling_rate=0.25,
             random_seed=1,
+            **where,
         )
         (name,) = found["fwdtransforms"]
-        transform = ants.read_transform(name)
-    linear = np.reshape(transform.parameters[:9], (3, 3))
-    centre = np.array(transform.fixed_parameters)
-    shift = np.array(transform.parameters[9:]) + centre - linear @ centre
-    return _LPS @ nib.affines.from_matvec(linear, shift) @ _LPS
+        return _as_matrix(ants.read_transform(name))
+
+
+def _as_matrix(transform: Any) -> Floats:
+    """A linear transform of ANTs as a map of mm in RAS, from where it takes four points."""
+    corners = np.vstack([np.zeros(3), 100 * np.eye(3)])
+    ends = np.array([transform.apply_to_point(tuple(corner)) for corner in corners])
+    linear = (ends[1:] - ends[0]).T / 100
+    return _LPS @ nib.affines.from_matvec(linear, ends[0]) @ _LPS
