@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atlaslib.data.cohort import Scan
-from atlaslib.data.metadata import read_json, read_tables
+from atlaslib.data.metadata import PARTICIPANTS, read_json, read_tables
 from atlaslib.files import DataError
 
 RELEASE = "BIDS"
-PARTICIPANTS = "participants.tsv"
 DESCRIPTION = "dataset_description.json"
 _END = re.compile(r"(?i)\.nii(\.gz)?$")
 _LESION = re.compile(r"(?i)lesion|stroke|infarct|(?<![a-z])label-L(?![a-z])")

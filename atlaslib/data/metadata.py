@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import json
+import os
 import re
 import warnings
 from collections.abc import Hashable, Sequence
@@ -37,6 +38,8 @@ def _session_key(text: object) -> str:
     return str(int(found[1])) if found else ""
 
 
+PARTICIPANTS = "participants.tsv"  # of a BIDS folder
+HIDDEN = (".", "~$")  # names left by macOS (._) and by Excel (~$)
 _MOST_COLUMNS = 1000  # of a table of subjects; that of release 1.1 has 13
 _SESSION = re.compile(r"(?i)(?:t|ses-?|session ?)?(\d+)(?:\.0)?")
 _SUBJECT = re.compile(r"(?i)subj|participant|\bid\b|_id$")  # of columns that match alike
@@ -192,3 +195,43 @@ def read_tables(path: Path) -> list[pd.DataFrame]:
 def _check_width(columns: int) -> None:
     if columns > _MOST_COLUMNS:
         raise ValueError(f"more than {_MOST_COLUMNS} columns")
+
+
+def find_table(root: Path, inside: list[Path], participants: bool = False) -> Path | None:
+    """The table of metadata of a folder: in it, or else in one of the three above it.
+
+    Parameters
+    ----------
+    root : Path
+    inside : list of Path
+        The tables in the folder, as by :func:`is_table`.
+    participants : bool, default=False
+        Whether it may be ``participants.tsv``, which then comes before others.
+    """
+    above = list(Path(os.path.abspath(root)).parents)[:3]
+    for found in (inside, *map(_tables_in, above)):
+        if not participants:
+            found = [path for path in found if path.name != PARTICIPANTS]
+        if found:
+            return min(found, key=_table_order)
+    return None
+
+
+def _table_order(path: Path) -> tuple[bool, bool, Path]:
+    """The best of several tables first."""
+    return path.name != PARTICIPANTS, "standard" not in path.name.casefold(), path
+
+
+def is_table(name: str) -> bool:
+    """Whether a file holds metadata, by its name."""
+    known = name.casefold()
+    named = known == PARTICIPANTS or ("meta" in known and known.endswith((".csv", ".xlsx")))
+    return named and not name.startswith(HIDDEN)
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [folder / name for name in names if is_table(name)]

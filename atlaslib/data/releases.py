@@ -18,7 +18,7 @@ from pathlib import Path
 
 from atlaslib.data import bids
 from atlaslib.data.cohort import EXACT, SYNTHETIC_MARK, Cohort, Scan
-from atlaslib.data.metadata import subject_key
+from atlaslib.data.metadata import HIDDEN, find_table, is_table, subject_key
 from atlaslib.files import DataError, open_error, user_path
 
 _END = r"(?i:\.nii(\.gz)?)"
@@ -52,7 +52,6 @@ _EXPECTED = (
     "or sub-01/anat/sub-01_T1w.nii.gz (any BIDS folder)"
 )
 _SYSTEM = ("lost+found", "$RECYCLE.BIN", "System Volume Information")  # folders of a disk itself
-_HIDDEN = (".", "~$")  # left by macOS (._) and by Excel (~$)
 _ARCHIVE = (".tgz", ".tar.gz", ".tar", ".zip", ".enc", ".aes")
 
 
@@ -150,7 +149,7 @@ def survey(root: str | os.PathLike[str], choose: str = "") -> Survey:
     for path in _walk(root, out.faults):
         if path.name == SYNTHETIC_MARK:  # a folder's own files come before those of its subfolders
             marked.append(path.parent)
-        elif _is_table(path.name):
+        elif is_table(path.name):
             tables.append(path)
         elif (known := _parse(path)) is not None:
             name, part = known
@@ -173,7 +172,7 @@ def survey(root: str | os.PathLike[str], choose: str = "") -> Survey:
         out.scans = bids.find_scans(root, others, out.faults, choose)
     out.faults += _name_clashes(out.scans)
     _leave_out_pointers(out)
-    out.metadata = _metadata(root, tables, out.release)
+    out.metadata = find_table(root, tables, participants=out.release == bids.RELEASE)
     return out
 
 
@@ -232,7 +231,7 @@ def _walk(root: Path, faults: list[DataError]) -> Iterator[Path]:
             continue
         seen.add(identity)
         for name in sorted(names):
-            if not name.startswith(_HIDDEN):
+            if not name.startswith(HIDDEN):
                 yield Path(folder, name)
 
 
@@ -332,35 +331,3 @@ def _name_clashes(scans: list[Scan]) -> Iterator[DataError]:
         elif first.subject != scan.subject:
             text = f"{scan.t1}: subject {scan.subject} is called {first.subject} in {first.t1}"
             yield DataError(text, "same name")
-
-
-def _metadata(root: Path, inside: list[Path], release: str) -> Path | None:
-    """The release's metadata table: in the folder, or else in one of the three above it."""
-    for found in (inside, *map(_tables_in, [*_above(root)][1:4])):
-        if release != bids.RELEASE:
-            found = [path for path in found if path.name != bids.PARTICIPANTS]
-        if found:
-            return min(found, key=_table_order)
-    return None
-
-
-def _table_order(path: Path) -> tuple[bool, bool, int, Path]:
-    """The best of several tables first."""
-    participants = path.name != bids.PARTICIPANTS
-    return participants, "standard" not in path.name.casefold(), len(path.parts), path
-
-
-def _is_table(name: str) -> bool:
-    """Whether a file has metadata, by its name."""
-    if name.startswith(_HIDDEN):
-        return False
-    known = name.casefold()
-    return known == bids.PARTICIPANTS or ("meta" in known and known.endswith((".csv", ".xlsx")))
-
-
-def _tables_in(folder: Path) -> list[Path]:
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:
-        return []
-    return [folder / name for name in names if _is_table(name)]

@@ -23,8 +23,10 @@ from tqdm.auto import tqdm
 from atlaslib.data.check import geometry_warnings
 from atlaslib.data.cohort import Cohort, Scan
 from atlaslib.data.registration import (
+    SIMILARITY_OTHER,
     Registration,
     check_registration,
+    fit_in_place,
     from_mni,
     register,
     space_of,
@@ -68,7 +70,8 @@ def predict_native(
 ) -> NativePrediction:
     """Segment a T1 in native space, or on the MNI grid: which of the two is noticed.
 
-    Warns of a header that may place the head wrongly.
+    Warns of a header that may place the head wrongly, and of a head on the MNI grid that is not
+    where the template's is.
 
     Parameters
     ----------
@@ -95,6 +98,9 @@ def predict_native(
         warnings.warn(str(doubt), stacklevel=2)
     if space == "MNI":
         found = None
+        if (fit := fit_in_place(image).similarity) < SIMILARITY_OTHER:
+            text = "said to be in MNI space, but the head is not where the template's is"
+            warnings.warn(f"{path}: {text} (similarity {fit:.2f})", stacklevel=2)
         probability = _probability(run, image.voxels, path, brain_only)
     else:
         found = register(image)

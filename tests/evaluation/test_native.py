@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import natives
@@ -15,6 +16,7 @@ import atlaslib
 from atlaslib.data import standardise
 from atlaslib.data.registration import Registration
 from atlaslib.data.standardise import register_cohort
+from atlaslib.data.template import template
 from atlaslib.data.volumes import Image
 from atlaslib.evaluation import native as module
 from atlaslib.evaluation.native import evaluate_native, predict_native
@@ -96,6 +98,18 @@ def test_a_scan_in_mni_space_is_not_registered(cohort, tmp_path, monkeypatch):
     np.testing.assert_array_equal(prediction.mask.dataobj, expected.dataobj)
     np.testing.assert_array_equal(prediction.mask.affine, expected.affine)
     assert prediction.volume_ml == pytest.approx(np.asarray(expected.dataobj).sum() / 1000)
+
+
+def test_a_head_that_is_not_where_its_header_says_is_a_warning(perfect, tmp_path):
+    """The template where it belongs; and 30 mm further back, on the same grid."""
+    brain = 80 * template()
+    save(tmp_path / "good.nii", brain)
+    save(tmp_path / "moved.nii", np.roll(brain, -30, axis=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict_native(NETWORK, tmp_path / "good.nii")
+    with pytest.warns(UserWarning, match=r"moved.nii: said to be in MNI space.*ity 0\."):
+        predict_native(NETWORK, tmp_path / "moved.nii")
 
 
 def raw(folder: Path) -> atlaslib.Cohort:
