@@ -56,6 +56,18 @@ def test_masks_on_a_t2w_go_with_the_t1w_of_the_nearest_session(arc):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("day", "nearest"), [("110", "ses-100"), ("290", "ses-300")])
+def test_nearer_is_by_number_before_or_after(day, nearest, arc):
+    for path in [p for p in arc.rglob("*M2003_ses-200*") if p.is_file()]:
+        if path.suffix == ".json":
+            path.write_text(path.read_text().replace("ses-200", f"ses-{day}"))
+        target = Path(str(path).replace("ses-200", f"ses-{day}"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    (scan,) = [s for s in load_cohort(arc).labelled if s.subject == "sub-M2003"]
+    assert scan.session == nearest
+
+
 def test_the_user_chooses_between_runs(arc):
     names = [scan.t1.name for scan in load_cohort(arc, choose="run-10")]
     assert "sub-M2002_ses-747_acq-tfl3p2_run-10_T1w.nii.gz" in names
