@@ -260,11 +260,12 @@ def _register(options: argparse.Namespace) -> int:
     failed = table[table.problem != ""]
     for problem in failed.problem:
         print(f"atlaslib: {problem}", file=sys.stderr)
-    sheet = _contact_sheet(cohort, table, options.out)
-    print(
-        f"{options.out}: {len(table) - len(failed)} of {len(table)} scans registered, similarity "
-        f"{table.similarity.min():.2f} to {table.similarity.max():.2f}; look at {sheet}"
-    )
+    text = f"{options.out}: {len(table) - len(failed)} of {len(table)} scans registered"
+    if len(failed) < len(table):
+        sheet = _contact_sheet(cohort, table, options.out)
+        lowest, highest = table.similarity.min(), table.similarity.max()
+        text += f", similarity {lowest:.2f} to {highest:.2f}; look at {sheet}"
+    print(text)
     return int(len(failed) > 0)
 
 
@@ -279,9 +280,8 @@ def _contact_sheet(cohort: atlaslib.Cohort, table: pd.DataFrame, out: Path) -> P
         title = f"{cohort[row].name}  {table.similarity[row]:.2f}"
         cuts[title] = sheet_cuts(read_t1(registered_t1(cohort[row], out)).voxels)
     path = out / "contact_sheet.png"
-    if cuts:
-        figure = plot_contact_sheet(cuts)
-        atomic_write(path, lambda name: figure.savefig(name, format="png", dpi=150))
+    figure = plot_contact_sheet(cuts)
+    atomic_write(path, lambda name: figure.savefig(name, format="png", dpi=150))
     return path
 
 

@@ -106,7 +106,7 @@ def import_ants(path: Path) -> Any:
         import ants
     except ImportError:
         text = 'not in MNI space; to register it, install antspyx: pip install "atlaslib[native]"'
-        raise DataError(f"{path}: {text}", "native space") from None
+        raise DataError(f"{path}: {text}", "not installed") from None
     return ants
 
 

@@ -95,7 +95,7 @@ def register_cohort(
     Raises
     ------
     DataError
-        If scans are in MNI space already, or two would have the same name.
+        If scans are in MNI space already, two would have the same name, or antspyx is missing.
     """
     for scan in cohort:
         if scan.space == "MNI":
@@ -122,6 +122,8 @@ def _register(scan: Scan, out: Path) -> dict[str, Any]:
     try:
         about = registered(scan, out) or _write(scan, out)
     except Exception as error:  # one scan must not stop the others
+        if isinstance(error, DataError) and error.kind == "not installed":
+            raise
         return {**row, "problem": str(error) or type(error).__name__}
     return {**row, **{name.lower(): about[name] for name in ("Similarity", "Contrast", "Size")}}
 
@@ -148,6 +150,8 @@ def _digests(scan: Scan) -> list[str]:
 
 def _write(scan: Scan, out: Path) -> dict[str, Any]:
     """Register a scan, write its T1 and its mask, and return what is said of them."""
+    for name in (_T1, _MASK):  # of other files of this scan: not left if this one fails
+        derivative_path(out, scan, name).unlink(missing_ok=True)
     aligned = align(scan)
     found = aligned.found
     source = {"Sources": [f"bids:raw:{scan.t1.name}"]}

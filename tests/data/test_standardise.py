@@ -81,7 +81,7 @@ def test_a_registered_cohort_is_a_cohort_in_mni_space(tree, known, tmp_path):
     assert len(atlaslib.SliceDataset(made, progress=False)) == 2 * 189
 
 
-def test_it_goes_on_where_it_was_cut_off(tree, known, tmp_path):
+def test_it_goes_on_where_it_was_cut_off(tree, known, tmp_path, monkeypatch):
     own = Path(shutil.copytree(tree, tmp_path / "raw"))
     cohort, out = atlaslib.load_cohort(own), tmp_path / "out"
     register_cohort(cohort[:1], out, workers=1, progress=False)
@@ -91,6 +91,24 @@ def test_it_goes_on_where_it_was_cut_off(tree, known, tmp_path):
     save(mask, np.zeros(SCAN.shape, np.uint8), SCAN.affine)
     assert registered(cohort[0], out) is None
     assert registered(cohort[1], out) is not None
+    monkeypatch.setattr(
+        standardise, "register", lambda _: Registration(natives.USUAL, 0.1, 0.7, 0.9)
+    )
+    table = register_cohort(cohort, out, workers=1, progress=False)
+    assert ["failed" in problem for problem in table.problem] == [True, False]
+    assert atlaslib.load_cohort(out).subjects == ("sub-B",)  # what is out of date is not left
+
+
+def test_without_the_extra_a_cohort_gets_one_line(tree, tmp_path, monkeypatch, capsys):
+    def missing(image: Image) -> Registration:
+        raise atlaslib.DataError("to register it, install antspyx", "not installed")
+
+    monkeypatch.setattr(standardise, "register", missing)
+    assert main(["register", str(tree), str(tmp_path / "out"), "--workers", "1"]) == 1
+    printed = capsys.readouterr().err
+    assert [line for line in printed.splitlines() if "antspyx" in line] == [
+        "atlaslib: to register it, install antspyx"
+    ]
 
 
 def test_a_scan_that_fails_leaves_no_image_and_an_exit_code(
