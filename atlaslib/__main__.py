@@ -1,4 +1,4 @@
-"""The command line: ``atlaslib synth | unpack | check | train | evaluate | predict`` and more."""
+"""The command line: ``atlaslib synth | unpack | check | register | train | predict`` and more."""
 
 from __future__ import annotations
 
@@ -99,6 +99,17 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("folder", metavar="DIR", type=Path)
     check.add_argument("--json", action="store_true", help="print one JSON object instead")
     check.set_defaults(run=commands.check)
+
+    register = verbs.add_parser(
+        "register", help="align scans in native space with MNI space, as a new cohort; resumable"
+    )
+    register.add_argument("folder", metavar="DIR", type=Path)
+    register.add_argument("out", metavar="OUT", type=Path)
+    register.add_argument("--workers", type=_positive, metavar="N", help="default: all processors")
+    register.add_argument(
+        "--choose", default="", metavar="TEXT", help="of several T1w: part of the name, as run-2"
+    )
+    register.set_defaults(run=commands.register)
 
     train = verbs.add_parser("train", help="train a model, or resume training it")
     _add_training(train)

@@ -6,9 +6,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import atlaslib
 from atlaslib.files import atomic_write, check_writable, make_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def synth(options: argparse.Namespace) -> None:
@@ -45,6 +49,40 @@ def check(options: argparse.Namespace) -> int:
         f"{blocking} of which block training"
     )
     return int(blocking > 0)
+
+
+def register(options: argparse.Namespace) -> int:
+    """Register a cohort; the exit code is 0 if every scan is registered, else 1."""
+    from atlaslib.data.standardise import register_cohort
+
+    cohort = atlaslib.load_cohort(options.folder, choose=options.choose)
+    table = register_cohort(cohort, options.out, options.workers)
+    failed = table[table.problem != ""]
+    for problem in failed.problem:
+        print(f"atlaslib: {problem}", file=sys.stderr)
+    text = f"{options.out}: {len(table) - len(failed)} of {len(table)} scans registered"
+    if len(failed) < len(table):
+        sheet = _contact_sheet(cohort, table, options.out)
+        lowest, highest = table.similarity.min(), table.similarity.max()
+        text += f", similarity {lowest:.2f} to {highest:.2f}; look at {sheet}"
+    print(text)
+    return int(len(failed) > 0)
+
+
+def _contact_sheet(cohort: atlaslib.Cohort, table: pd.DataFrame, out: Path) -> Path:
+    """Draw the registered scans, those with the lowest similarity first, at most 48."""
+    from atlaslib.data.standardise import registered_t1
+    from atlaslib.data.volumes import read_t1
+    from atlaslib.figures.native import plot_contact_sheet, sheet_cuts
+
+    cuts = {}
+    for row in table.similarity.dropna().nsmallest(48).index:
+        title = f"{cohort[row].name}  {table.similarity[row]:.2f}"
+        cuts[title] = sheet_cuts(read_t1(registered_t1(cohort[row], out)).voxels)
+    path = out / "contact_sheet.png"
+    figure = plot_contact_sheet(cuts)
+    atomic_write(path, lambda name: figure.savefig(name, format="png", dpi=150))
+    return path
 
 
 def _chosen(options: argparse.Namespace) -> atlaslib.Recipe:

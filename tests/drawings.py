@@ -111,6 +111,12 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
         {0.1: 380, 0.5: 5_290},
         "ATLAS R1.1",
     ),
+    "plot_outlines": lambda: figures.plot_outlines(
+        IMAGE[..., None].repeat(5, 2), MASK[..., None].repeat(5, 2), (1.0, 1.0, 2.0), "scan 1"
+    ),
+    "plot_contact_sheet": lambda: figures.plot_contact_sheet(
+        {"scan 1": [(IMAGE, MASK), (IMAGE.T, MASK.T)], "scan 2": [(IMAGE, MASK)]}, across=1
+    ),
     "plot_images": lambda: figures.plot_images({"slice": IMAGE, "lesion": MASK}),
     "plot_receptive_field": lambda: figures.plot_receptive_field(IMAGE, {"conv1": MASK * -0.1}),
     "plot_layers": lambda: figures.plot_layers(LAYERS, skips=[("conv1", "conv2")]),

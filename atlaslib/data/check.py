@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from atlaslib.data.cohort import Cohort, Scan
+from atlaslib.data.cohort import Scan
 from atlaslib.data.releases import Survey, survey
 from atlaslib.data.slices import normalise
 from atlaslib.data.volumes import HALF_A_VOXEL, ORIGIN, Image, brain_mask, read_mask, read_t1
@@ -75,7 +75,7 @@ def check_folder(
 def _check_counts(found: Survey) -> Iterator[DataError]:
     native = [scan for scan in found.scans if scan.space != "MNI"]
     if native:
-        text = f"{len(native)} scans in native space; training needs the standard-space release"
+        text = f"{len(native)} scans in native space; training needs MNI space: atlaslib register"
         yield DataError(f"{found.root}: {text}", "native space")
     subjects = {scan.subject for scan in found.scans if scan.masks}
     if len(subjects) < _MIN_SUBJECTS:
@@ -86,7 +86,7 @@ def _check_counts(found: Survey) -> Iterator[DataError]:
 def _check_metadata(found: Survey) -> Iterator[DataError]:
     if found.metadata is None:
         return
-    cohort = Cohort(found.root, tuple(found.scans), found.release, found.metadata)
+    cohort = found.cohort()
     try:
         alone = dataclasses.replace(cohort, metadata=None).table()
         joined = len(cohort.table().columns) > len(alone.columns)
@@ -117,9 +117,16 @@ def _check_scan(scan: Scan) -> tuple[list[DataError], list[tuple[str, Path]]]:
         digests.append((_digest(t1.voxels), scan.t1))
     except Exception as error:
         faults.append(_fault(scan.t1, error))
+    reference = t1
+    if scan.drawn_on:
+        try:
+            reference = read_t1(scan.drawn_on, scan.space)
+        except Exception as error:
+            reference = None
+            faults.append(_fault(scan.drawn_on, error))
     for path in scan.masks:
         try:
-            mask = read_mask(path, t1, scan.space)
+            mask = read_mask(path, reference, scan.space)
             faults += _check_mask(mask, scan.space)
             if mask.voxels.any():
                 digests.append((_digest(mask.voxels > 0), path))

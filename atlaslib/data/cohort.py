@@ -17,7 +17,7 @@ from typing import overload
 import numpy as np
 import pandas as pd
 
-from atlaslib.data.metadata import join_metadata, read_tables
+from atlaslib.data.metadata import join_metadata, join_sidecars, read_tables
 from atlaslib.files import DataError, file_digest
 
 METADATA = "ATLAS_Meta-Data_Release_1.1_standard_mni.csv"
@@ -30,16 +30,22 @@ class Scan:
     """One T1-weighted image with its lesion masks (one file per lesion in release 1.x)."""
 
     subject: str  # as the release names it: "090012", "c0003s0002", "sub-r001s001"
-    session: str  # likewise: "t01", "ses-1"
-    site: str  # likewise: "Site2", "c0003", "R001"
+    session: str  # likewise: "t01", "ses-1"; "" in a BIDS folder without sessions
+    site: str  # likewise: "Site2", "c0003", "R001"; "" if a BIDS folder does not tell
     t1: Path
     masks: tuple[Path, ...]  # the scan's target is the union of all; none if it is hidden
     space: str = "MNI"  # or "native": the scanner's own space
+    drawn_on: Path | None = None  # the image whose voxels the masks have, if not the T1: a T2w, ...
 
     @property
     def name(self) -> str:
         """Subject and session, such as ``"090012-t01"``, unique within a cohort."""
-        return f"{self.subject}-{self.session}"
+        return f"{self.subject}-{self.session}" if self.session else self.subject
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The T1, the masks, and the image that the masks were drawn on if it is not the T1."""
+        return (self.t1, *self.masks, *([self.drawn_on] if self.drawn_on else []))
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,9 @@ class Cohort(Sequence[Scan]):
 
     root: Path
     scans: tuple[Scan, ...]
-    release: str = "R1.1"  # "R1.1", "R1.2", "R2.0" or "synthetic"
+    release: str = "R1.1"  # "R1.1", "R1.2", "R2.0", "synthetic" or "BIDS"
     metadata: Path | None = None  # the release's metadata table, if one was found
+    title: str = ""  # what a BIDS folder calls itself
 
     def __len__(self) -> int:
         return len(self.scans)
@@ -83,6 +90,8 @@ class Cohort(Sequence[Scan]):
     @property
     def source(self) -> str:
         """Origin of the scans, for titles and tables: "synthetic cohort", "ATLAS R1.1", ..."""
+        if self.title:
+            return self.title
         return "synthetic cohort" if self.synthetic else f"ATLAS {self.release}"
 
     @property
@@ -97,7 +106,8 @@ class Cohort(Sequence[Scan]):
         -------
         DataFrame
             subject, session, site, number of masks, the T1's path relative to the root; then the
-            columns of the metadata under their own names, empty for scans that it does not list.
+            columns of the metadata under their own names, empty for scans that it does not list;
+            in a BIDS folder also what the T1's JSON file says in single values.
         """
         rows = [
             {
@@ -110,6 +120,8 @@ class Cohort(Sequence[Scan]):
             for scan in self.scans
         ]
         table = pd.DataFrame(rows, columns=["subject", "session", "site", "masks", "t1"])
+        if self.release == "BIDS":
+            table = join_sidecars(table, [scan.t1 for scan in self.scans])
         if self.metadata is None:
             return table
         try:
@@ -214,6 +226,6 @@ class Cohort(Sequence[Scan]):
 def scan_digest(scan: Scan) -> str:
     """SHA-256 of the bytes of a scan's files, independent of their paths and dates."""
     digest = hashlib.sha256()
-    for path in (scan.t1, *scan.masks):
+    for path in scan.files:
         digest.update(file_digest(path).encode())
     return digest.hexdigest()

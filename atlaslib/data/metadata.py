@@ -9,15 +9,18 @@ import codecs
 import contextlib
 import io
 import itertools
+import json
+import os
 import re
 import warnings
 from collections.abc import Hashable, Sequence
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from atlaslib.files import read_bytes
+from atlaslib.files import DataError, read_bytes
 
 
 def subject_key(text: object) -> str:
@@ -35,6 +38,8 @@ def _session_key(text: object) -> str:
     return str(int(found[1])) if found else ""
 
 
+PARTICIPANTS = "participants.tsv"  # of a BIDS folder
+HIDDEN = (".", "~$")  # names left by macOS (._) and by Excel (~$)
 _MOST_COLUMNS = 1000  # of a table of subjects; that of release 1.1 has 13
 _SESSION = re.compile(r"(?i)(?:t|ses-?|session ?)?(\d+)(?:\.0)?")
 _SUBJECT = re.compile(r"(?i)subj|participant|\bid\b|_id$")  # of columns that match alike
@@ -100,6 +105,36 @@ def join_metadata(table: pd.DataFrame, metadata: Sequence[pd.DataFrame]) -> pd.D
     return merged.drop(columns=list(left))
 
 
+def join_sidecars(table: pd.DataFrame, images: Sequence[Path]) -> pd.DataFrame:
+    """Add what the JSON files beside images say: a column for each key with a single value.
+
+    Raises
+    ------
+    DataError
+        If a JSON file is damaged.
+    """
+    rows = []
+    for image in images:
+        path = image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+        about = read_json(path) if path.exists() else {}
+        single = {key: value for key, value in about.items()
+                  if isinstance(value, str | int | float) and key not in table}  # fmt: skip
+        rows.append(single)
+    return pd.concat([table, pd.DataFrame(rows, index=table.index)], axis=1)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; DataError if the file holds anything else."""
+    content = read_bytes(path)
+    try:
+        about = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error})", "metadata") from None
+    if not isinstance(about, dict):
+        raise DataError(f"{path}: expected a JSON object", "metadata")
+    return about
+
+
 def _session_column(
     metadata: pd.DataFrame, subjects: pd.Series, table: pd.DataFrame
 ) -> Hashable | None:
@@ -120,7 +155,7 @@ def _session_column(
 
 
 def read_tables(path: Path) -> list[pd.DataFrame]:
-    """The tables of a CSV file, for every separator, or of a workbook, for every sheet.
+    """The tables of a CSV or TSV file, for every separator, or of a workbook, for every sheet.
 
     A title above the column names is allowed; sheets with the same columns become one table.
 
@@ -133,7 +168,7 @@ def read_tables(path: Path) -> list[pd.DataFrame]:
     """
     found = []
     content = read_bytes(path)
-    if path.suffix.casefold() == ".csv":
+    if path.suffix.casefold() in (".csv", ".tsv"):
         utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # Excel's "Unicode"
         text = content.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")
         with warnings.catch_warnings():
@@ -160,3 +195,43 @@ def read_tables(path: Path) -> list[pd.DataFrame]:
 def _check_width(columns: int) -> None:
     if columns > _MOST_COLUMNS:
         raise ValueError(f"more than {_MOST_COLUMNS} columns")
+
+
+def find_table(root: Path, inside: list[Path], participants: bool = False) -> Path | None:
+    """The table of metadata of a folder: in it, or else in one of the three above it.
+
+    Parameters
+    ----------
+    root : Path
+    inside : list of Path
+        The tables in the folder, as by :func:`is_table`.
+    participants : bool, default=False
+        Whether it may be ``participants.tsv``, which then comes before others.
+    """
+    above = list(Path(os.path.abspath(root)).parents)[:3]
+    for found in (inside, *map(_tables_in, above)):
+        if not participants:
+            found = [path for path in found if path.name != PARTICIPANTS]
+        if found:
+            return min(found, key=_table_order)
+    return None
+
+
+def _table_order(path: Path) -> tuple[bool, bool, Path]:
+    """The best of several tables first."""
+    return path.name != PARTICIPANTS, "standard" not in path.name.casefold(), path
+
+
+def is_table(name: str) -> bool:
+    """Whether a file holds metadata, by its name."""
+    known = name.casefold()
+    named = known == PARTICIPANTS or ("meta" in known and known.endswith((".csv", ".xlsx")))
+    return named and not name.startswith(HIDDEN)
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [folder / name for name in names if is_table(name)]

@@ -10,13 +10,15 @@ import dataclasses
 import os
 import re
 import stat
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from atlaslib.data import bids
 from atlaslib.data.cohort import EXACT, SYNTHETIC_MARK, Cohort, Scan
-from atlaslib.data.metadata import subject_key
+from atlaslib.data.metadata import HIDDEN, find_table, is_table, subject_key
 from atlaslib.files import DataError, expect, open_error, user_path
 
 _END = r"(?i:\.nii(\.gz)?)"
@@ -33,8 +35,8 @@ _NAMES = {
         rf"(?P<mni>_stx)?{_END}",
     ),
     "R2.0": (
-        rf"(?P<subject>sub-(?P<site>r\d+)s\d+)_(?P<session>ses-\d+)(?P<mni>{_MNI_2})?_T1w{_END}",
-        rf"(?P<subject>sub-(?P<site>r\d+)s\d+)_(?P<session>ses-\d+)(?P<mni>{_MNI_2})?"
+        rf"(?P<subject>sub-(?P<site>r\d+)s\d+)_(?P<session>ses-\d+)(?P<mni>{_MNI_2})_T1w{_END}",
+        rf"(?P<subject>sub-(?P<site>r\d+)s\d+)_(?P<session>ses-\d+)(?P<mni>{_MNI_2})"
         rf"_label-L_desc-T1lesion_mask{_END}",
     ),
 }
@@ -45,11 +47,11 @@ _PATTERNS = [
 ]
 _EXPECTED = (
     "Site1/SUBJECT/t01/SUBJECT_t1w_deface_stx.nii.gz (R1.1), "
-    "c0001/SUBJECTt01/SUBJECTt01_t1w_stx.nii.gz (R1.2) or "
-    f"Training/R001/SUBJECT/ses-1/anat/SUBJECT_ses-1{_MNI_2}_T1w.nii.gz (R2.0)"
+    "c0001/SUBJECTt01/SUBJECTt01_t1w_stx.nii.gz (R1.2), "
+    f"Training/R001/SUBJECT/ses-1/anat/SUBJECT_ses-1{_MNI_2}_T1w.nii.gz (R2.0), "
+    "or sub-01/anat/sub-01_T1w.nii.gz (any BIDS folder)"
 )
 _SYSTEM = ("lost+found", "$RECYCLE.BIN", "System Volume Information")  # folders of a disk itself
-_HIDDEN = (".", "~$")  # left by macOS (._) and by Excel (~$)
 _ARCHIVE = (".tgz", ".tar.gz", ".tar", ".zip", ".enc", ".aes")
 
 
@@ -74,15 +76,23 @@ class Survey:
     scans: list[Scan] = field(default_factory=list)
     faults: list[DataError] = field(default_factory=list)
     metadata: Path | None = None
+    title: str = ""  # of a BIDS folder
+
+    def cohort(self) -> Cohort:
+        return Cohort(self.root, tuple(self.scans), self.release, self.metadata, self.title)
 
 
-def load_cohort(root: str | os.PathLike[str], unlabelled: bool = False) -> Cohort:
-    """Find the scans of a folder: ATLAS R1.1, R1.2 or R2.0, or the synthetic cohort.
+def load_cohort(root: str | os.PathLike[str], unlabelled: bool = False, choose: str = "") -> Cohort:
+    """Find the scans of a folder: ATLAS R1.1, R1.2 or R2.0, any BIDS folder, the synthetic cohort.
 
     The release is recognised by its file names (``.nii`` or ``.nii.gz``), so the folder may be
     the unpacked release, its parent, or one site inside it. If a release is present in both
     spaces, the scans in native space are left out. The test scans of R2.0 have no masks: they
     are included, but :attr:`Cohort.labelled` and :meth:`Cohort.split` leave them out.
+
+    Whatever else is named as in BIDS (``sub-01/anat/sub-01_T1w.nii.gz``; ATLAS R2.1 and R3.0, the
+    Aphasia Recovery Cohort, ...) is read by the rules of :func:`atlaslib.data.bids.find_scans`.
+    Images that ``datalad get`` has not fetched yet are left out, with a warning.
 
     Parameters
     ----------
@@ -91,6 +101,9 @@ def load_cohort(root: str | os.PathLike[str], unlabelled: bool = False) -> Cohor
         True: any scan may be without a mask, as if it belonged to the test set of R2.0: for
         subjects whose masks are hidden. False: outside that set, a scan without mask is a fault,
         since a file may have been lost.
+    choose : str
+        Of a BIDS folder: part of the names of the T1w images to prefer where a session has several,
+        such as ``"acq-tfl3p2"`` or ``"run-2"``. Default: the first by name.
 
     Returns
     -------
@@ -104,14 +117,16 @@ def load_cohort(root: str | os.PathLike[str], unlabelled: bool = False) -> Cohor
         releases or none; a scan has no mask, or a mask no scan. The message names the file.
     """
     expect("unlabelled", unlabelled, bool)
-    found = survey(root)
+    found = survey(root, choose)
     for fault in found.faults:
         if fault.blocks and not (unlabelled and fault.kind == "no mask"):
             raise fault
-    return Cohort(found.root, tuple(found.scans), found.release, found.metadata)
+        if fault.kind == "not downloaded":
+            warnings.warn(str(fault), stacklevel=2)
+    return found.cohort()
 
 
-def survey(root: str | os.PathLike[str]) -> Survey:
+def survey(root: str | os.PathLike[str], choose: str = "") -> Survey:
     """All scans of a folder, and all faults that can be found from names alone.
 
     Raises
@@ -134,34 +149,70 @@ def survey(root: str | os.PathLike[str]) -> Survey:
         raise DataError(f"{root}: is a file; expected a folder of ATLAS{archive}", "no folder")
     out = Survey(root)
     files: dict[_Name, dict[str, list[Path]]] = defaultdict(lambda: {"t1": [], "mask": []})
-    tables = []
+    tables, others = [], []
     marked = [up for up in [*_above(root)][1:4] if (up / SYNTHETIC_MARK).is_file()]
     for path in _walk(root, out.faults):
         if path.name == SYNTHETIC_MARK:  # a folder's own files come before those of its subfolders
             marked.append(path.parent)
-        elif path.suffix.casefold() in (".csv", ".xlsx") and "meta" in path.name.casefold():
+        elif is_table(path.name):
             tables.append(path)
         elif (known := _parse(path)) is not None:
             name, part = known
             if any(folder in (*path.parents, *_above(root)) for folder in marked):
                 name = dataclasses.replace(name, release="synthetic")
             files[name][part].append(path)
+        elif (image := bids.parse(path, root)) is not None:
+            others.append(image)
         elif re.search(f"{_END}$", path.name) and not path.name.endswith(EXACT):
             text = "ignored: not a file name used by ATLAS"
             out.faults.append(DataError(f"{path}: {text}", "unknown name", blocks=False))
-    if not files:
+    is_bids = any(image.is_t1 for image in others)
+    if not files and not is_bids:
         blocking = [fault for fault in out.faults if fault.blocks]
         raise blocking[0] if blocking else _no_scans_error(root)
+    if files:
+        _add_release(out, files, others)
+    else:
+        out.release, out.title = bids.RELEASE, bids.title(root)
+        out.scans = bids.find_scans(root, others, out.faults, choose)
+    out.faults += _name_clashes(out.scans)
+    _leave_out_pointers(out)
+    out.metadata = find_table(root, tables, participants=out.release == bids.RELEASE)
+    return out
+
+
+def _add_release(
+    out: Survey, files: dict[_Name, dict[str, list[Path]]], others: list[bids.BidsFile]
+) -> None:
+    """Add the scans of a release of ATLAS; `others` are images that are named as in BIDS."""
     out.release = _only_release(files, out.faults)
+    # beside a T1 in MNI space, R2.0 may have the same scan in native space; nobody else may
+    foreign = [image for image in others if image.is_t1 and out.release != "R2.0"]
+    for image in foreign[:1]:
+        text = f"a BIDS folder within ATLAS {out.release}; choose one of them"
+        out.faults.append(DataError(f"{image.path}: {text}", "two releases"))
     if any(name.space == "MNI" for name in files):
         files = {name: parts for name, parts in files.items() if name.space == "MNI"}
     for name, parts in sorted(files.items()):
         scan = _scan_of(name, parts["t1"], parts["mask"], out.faults)
         if scan is not None:
             out.scans.append(scan)
-    out.faults += _name_clashes(out.scans)
-    out.metadata = _metadata(root, tables)
-    return out
+
+
+def _leave_out_pointers(out: Survey) -> None:
+    """Leave out scans whose files git-annex has not fetched: one fault for all of them."""
+    absent = {
+        scan.name: [path for path in scan.files if bids.is_pointer(path)] for scan in out.scans
+    }
+    files = [path for paths in absent.values() for path in paths]
+    if files:
+        out.scans, total = [scan for scan in out.scans if not absent[scan.name]], len(out.scans)
+        text = (
+            f"the images of {total - len(out.scans)} of {total} scans are not downloaded, such as "
+            f"{files[0].name}; fetch them with: datalad get"
+        )
+        blocks = not out.scans
+        out.faults.append(DataError(f"{out.root}: {text}", "not downloaded", blocks=blocks))
 
 
 def other_images(root: Path) -> list[Path]:
@@ -194,7 +245,7 @@ def _walk(root: Path, faults: list[DataError]) -> Iterator[Path]:
             continue
         seen.add(identity)
         for name in sorted(names):
-            if not name.startswith(_HIDDEN):
+            if not name.startswith(HIDDEN):
                 yield Path(folder, name)
 
 
@@ -294,26 +345,3 @@ def _name_clashes(scans: list[Scan]) -> Iterator[DataError]:
         elif first.subject != scan.subject:
             text = f"{scan.t1}: subject {scan.subject} is called {first.subject} in {first.t1}"
             yield DataError(text, "same name")
-
-
-def _metadata(root: Path, inside: list[Path]) -> Path | None:
-    """The release's metadata table: in the folder, or else in one of the three above it."""
-    for found in (inside, *map(_tables_in, [*_above(root)][1:4])):
-        if found:
-            return min(found, key=lambda path: ("standard" not in path.name.casefold(), path))
-    return None
-
-
-def _tables_in(folder: Path) -> list[Path]:
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:
-        return []
-    ends = (".csv", ".xlsx")
-    return [
-        folder / name
-        for name in names
-        if "meta" in name.casefold()
-        and name.casefold().endswith(ends)
-        and not name.startswith(_HIDDEN)
-    ]

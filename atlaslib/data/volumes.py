@@ -188,6 +188,15 @@ def _check_grid(path: Path, shape: Sequence[int], affine: np.ndarray) -> None:
         raise DataError(f"{path}: {text}", "affine")
 
 
+def on_grid(image: Image) -> bool:
+    """Whether an image has the shape and the axes of the MNI grid, wherever its origin is."""
+    try:
+        _check_grid(image.path, image.voxels.shape, image.affine)
+    except DataError:
+        return False
+    return True
+
+
 def _by(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
@@ -260,8 +269,11 @@ def read_parts(scan: Scan) -> tuple[Image, np.ndarray]:
     Raises
     ------
     DataError
-        As :func:`read_t1` and :func:`read_mask`.
+        As :func:`read_t1` and :func:`read_mask`, and if the masks were drawn on another image.
     """
+    if scan.drawn_on:
+        text = f"its masks are on the voxels of {scan.drawn_on.name}; first: atlaslib register"
+        raise DataError(f"{scan.t1}: {text}", "native space")
     t1 = read_t1(scan.t1, scan.space)
     if not scan.masks:
         return t1, np.zeros(t1.voxels.shape, dtype=bool, order="F")

@@ -33,6 +33,7 @@ from atlaslib.figures.models import (
     plot_split,
     plot_units,
 )
+from atlaslib.figures.native import plot_contact_sheet, plot_outlines
 from atlaslib.figures.results import (
     plot_arms,
     plot_benchmark,
@@ -56,6 +57,7 @@ __all__ = [
     "plot_benchmark",
     "plot_calibration",
     "plot_ceiling",
+    "plot_contact_sheet",
     "plot_costs",
     "plot_curves",
     "plot_detection",
@@ -67,6 +69,7 @@ __all__ = [
     "plot_levels",
     "plot_loss_and_dice",
     "plot_means",
+    "plot_outlines",
     "plot_paired",
     "plot_paths",
     "plot_peers",
