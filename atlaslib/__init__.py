@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from atlaslib.data.releases import load_cohort
     from atlaslib.data.slices import SliceDataset
     from atlaslib.data.splits import Split
-    from atlaslib.evaluation.inference import predict
     from atlaslib.evaluation.intervals import compare
     from atlaslib.evaluation.masks import evaluate_masks
     from atlaslib.evaluation.metrics import dice
+    from atlaslib.evaluation.prediction import predict
     from atlaslib.evaluation.predictor import Predictor
     from atlaslib.evaluation.pretrained import load_pretrained
     from atlaslib.evaluation.scoring import evaluate, summary
@@ -33,10 +33,10 @@ _PUBLIC = {
     "data.releases": ("load_cohort",),
     "data.slices": ("SliceDataset",),
     "data.splits": ("Split",),
-    "evaluation.inference": ("predict",),
     "evaluation.intervals": ("compare",),
     "evaluation.masks": ("evaluate_masks",),
     "evaluation.metrics": ("dice",),
+    "evaluation.prediction": ("predict",),
     "evaluation.predictor": ("Predictor",),
     "evaluation.pretrained": ("load_pretrained",),
     "evaluation.scoring": ("evaluate", "summary"),

@@ -203,13 +203,16 @@ def study(options: argparse.Namespace) -> None:
 def predict(options: argparse.Namespace) -> int:
     """Segment scans; the exit code is 1 if there is no mask of some."""
     from atlaslib.evaluation.batch import TABLE, predict_files
+    from atlaslib.figures.native import plot_prediction
 
     runs = [path for path in options.paths if (path / "recipe.json").is_file()]
     inputs = [path for path in options.paths if path not in runs]
     if not runs and options.pretrained is None:
         runs = inputs[:1]  # an error will say why it is no run
     networks, csv = _networks(options, runs), options.csv or options.out / TABLE
-    table = predict_files(networks, inputs, options.out, csv, not options.whole_head)
+    table = predict_files(
+        networks, inputs, options.out, csv, not options.whole_head, plot_prediction
+    )
     for error, doubt in zip(table.error, table.warnings, strict=True):
         if error or doubt:
             print(f"atlaslib: {error or 'warning: ' + doubt}", file=sys.stderr)

@@ -61,34 +61,6 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".nii.gz") + ".json")
 
 
-def write_mask(
-    out: Path, scan: Scan, mask: nib.Nifti1Image, about: dict[str, Any] | None = None
-) -> Path:
-    """Write a lesion mask in the space of its T1 as a derivative of BIDS.
-
-    Parameters
-    ----------
-    out : Path
-        The folder of the derivatives, which gets a ``dataset_description.json``.
-    scan : Scan
-        Whose T1 was segmented.
-    mask : nibabel.Nifti1Image
-        On the voxels of the T1.
-    about : dict, optional
-        More for the JSON file beside the mask.
-
-    Returns
-    -------
-    Path
-        ``OUT/sub-*/[ses-*/]anat/*_space-T1w_desc-lesion_mask.nii.gz``
-    """
-    describe(out, "Predicted lesion masks")
-    path = derivative_path(out, scan, "space-T1w_desc-lesion_mask")
-    source = {"Type": "Lesion", "Sources": [f"bids:raw:{scan.t1.name}"]}
-    write_derivative(path, mask, {**source, **(about or {})})
-    return path
-
-
 def describe(out: Path, name: str) -> None:
     """Write ``dataset_description.json`` in a folder of derivatives, unless there is one."""
     if not (out / DESCRIPTION).exists():

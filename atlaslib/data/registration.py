@@ -26,7 +26,7 @@ from atlaslib.data.template import (
     clipped_and_resized,
     described,
 )
-from atlaslib.data.volumes import GRID, HALF_A_VOXEL, ORIGIN, Image, on_grid
+from atlaslib.data.volumes import GRID, Image, on_grid
 from atlaslib.files import DataError
 
 # at least; see :func:`check_registration`
@@ -38,12 +38,11 @@ _COARSE = 4.0  # mm: voxels in the search
 
 
 def space_of(image: Image) -> str:
-    """ "MNI" if an image has the voxels of the MNI grid, else "native".
+    """ "MNI" if an image has the shape and voxels of the MNI grid, else "native".
 
-    A header without orientation, which is read as LAS, says nothing of the origin.
+    Programs lose the origin, so another one in the header is only doubtful.
     """
-    at_origin = np.abs(image.affine[:3, 3] - ORIGIN).max() <= HALF_A_VOXEL
-    return "MNI" if on_grid(image) and (at_origin or not image.oriented) else "native"
+    return "MNI" if on_grid(image) else "native"
 
 
 def register(image: Image) -> Registration:

@@ -12,22 +12,24 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from atlaslib.data.check import geometry_warnings
+from atlaslib.data.bids import RELEASE
+from atlaslib.data.cohort import Cohort
+from atlaslib.data.derivatives import derivative_path, describe, sidecar_path
 from atlaslib.data.releases import load_cohort, other_images
 from atlaslib.data.volumes import ORIGIN, read_t1
-from atlaslib.evaluation.inference import segment
 from atlaslib.evaluation.lesions import SMALLEST, component_sizes, hemisphere
+from atlaslib.evaluation.prediction import Prediction, doubts, segment
 from atlaslib.evaluation.predictor import Networks, Predictor, members
-from atlaslib.evaluation.scoring import VOXEL_ML
 from atlaslib.files import (
     DataError,
     atomic_write,
@@ -37,14 +39,19 @@ from atlaslib.files import (
     one_line,
     read_bytes,
     user_path,
+    write_json,
 )
 from atlaslib.runs import ENGINE
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 TABLE = "volumes.csv"
-COLUMNS = ["file", "mask", "predicted_ml", "lesions", "side", "warnings", "error",
-           "input_sha256", "networks_sha256", "mask_sha256"]  # fmt: skip
+COLUMNS = ["file", "mask", "space", "similarity", "predicted_ml", "lesions", "side", "warnings",
+           "error", "input_sha256", "networks_sha256", "mask_sha256"]  # fmt: skip
 _NO_T1 = re.compile("mask|lesion|label|seg", re.IGNORECASE)  # in the name of a file in a folder
 _MNI = nib.affines.from_matvec(np.eye(3), ORIGIN)
+_DERIVATIVE = "space-T1w_desc-lesion_mask"  # the mask of a scan of a BIDS folder
 
 Row = dict[str, str]
 
@@ -55,6 +62,7 @@ def predict_files(
     out: str | os.PathLike[str],
     csv: str | os.PathLike[str] | None = None,
     brain_only: bool = True,
+    draw: Callable[[Prediction, str], Figure] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Segment scans, write their masks to a folder, and keep a table of them.
@@ -76,6 +84,8 @@ def predict_files(
         The table. None: ``volumes.csv`` in ``out``.
     brain_only : bool, default=True
         As in :func:`atlaslib.predict`.
+    draw : function, optional
+        ``draw(prediction, title)`` makes a picture of each mask, which is saved beside it as PNG.
     progress : bool
 
     Returns
@@ -84,11 +94,14 @@ def predict_files(
         One row per scan of the inputs, as in the table:
 
         - file: the scan, as it was given; mask: the path of its mask from the table's folder.
-        - predicted_ml: volume in mL.
-        - lesions: number of connected components (26 neighbours) of at least 50 voxels.
+        - space: "MNI" if the scan is on the MNI grid, else "native"; similarity: of a native scan's
+          registration, from 0 to 1.
+        - predicted_ml: volume in mL, on the scan's own voxels.
+        - lesions: number of connected components (26 neighbours) of at least 50 mm3.
         - side: "left" or "right", of the patient, if more than 90 % of the volume lies there, else
           "both"; "none" if nothing is marked. The midline is that of the MNI grid.
-        - warnings: what is doubtful in the header of the scan.
+        - warnings: what may place the mask wrongly, as in
+          :func:`atlaslib.evaluation.prediction.doubts`.
         - error: why there is no mask, or "". With an error, volume, lesions and side are empty.
         - input_sha256, networks_sha256, mask_sha256: of the scan's file; of the weights and recipes
           of the networks, the engine and ``brain_only``; of the mask's file.
@@ -118,12 +131,24 @@ def predict_files(
             digests = {"input_sha256": file_digest(file), "networks_sha256": made_by}
             if _is_done(before, digests, target):
                 continue
-            found, content = _segment(networks, file, brain_only)
+            image = read_t1(file, "native")
+            prediction = segment(networks, image, brain_only)
+            found = _described(prediction) | {"warnings": "; ".join(doubts(image))}
+            # the same bytes at any time
+            content = gzip.compress(prediction.mask.to_bytes(), 6, mtime=0)
             digests["mask_sha256"] = hashlib.sha256(content).hexdigest()
             target.unlink(missing_ok=True)  # it is this function's own, and out of date
             rows[mask] = row | found | digests
             _write_table(csv, rows)
             atomic_write(target, partial(_write_bytes, content))
+            if draw is not None:
+                figure = draw(prediction, f"{file.name}: {prediction.volume_ml:.1f} mL")
+                picture = target.with_name(target.name.removesuffix(".nii.gz") + ".png")
+                atomic_write(picture, partial(figure.savefig, format="png", dpi=150))
+            if name.endswith(f"{_DERIVATIVE}.nii.gz"):
+                describe(out, "Predicted lesion masks")
+                about = {"Type": "Lesion", "Sources": [f"bids:raw:{file.name}"]}
+                write_json(sidecar_path(target), about)
         except Exception as error:  # whatever it is, the other scans can be segmented
             kept = {"mask_sha256": before["mask_sha256"]}  # the older mask remains this function's
             rows[mask] = row | {"error": _text(file, error)} | kept
@@ -138,14 +163,17 @@ def find_scans(inputs: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
     ----------
     inputs : iterable of path
         A file is a T1, whatever its name. Of a folder, with all its subfolders, these are: the
-        scans of :func:`atlaslib.load_cohort`, with or without masks; and each other ``.nii`` or
-        ``.nii.gz`` whose name contains none of "mask", "lesion", "label" and "seg".
+        scans of :func:`atlaslib.load_cohort`, with or without masks; and, unless it is a BIDS
+        folder, each other ``.nii`` or ``.nii.gz`` whose name contains none of "mask", "lesion",
+        "label" and "seg".
 
     Returns
     -------
     dict
-        Keys are relative paths: ``SUBJECT-SESSION_lesion.nii.gz`` for a scan of a cohort;
-        ``NAME_lesion.nii.gz`` for any other file, in the subfolder in which the folder has it.
+        Keys are relative paths: ``SUBJECT-SESSION_lesion.nii.gz`` for a scan of ATLAS; that of a
+        derivative, ``sub-*/[ses-*/]anat/*_space-T1w_desc-lesion_mask.nii.gz``, for one of another
+        BIDS folder; ``NAME_lesion.nii.gz`` for any other file, in the subfolder in which the folder
+        has it.
 
     Raises
     ------
@@ -158,11 +186,12 @@ def find_scans(inputs: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
     for given in map(user_path, inputs):
         if not given.exists():
             raise DataError(f"{given}: no such file or folder", "missing")
-        for name, path in _in_folder(given) if given.is_dir() else [(_stem(given.name), given)]:
+        single = [(_mask_name(given.name), given)]
+        for name, path in _in_folder(given) if given.is_dir() else single:
             if (identity := os.path.abspath(path)) in seen:
                 continue
             seen.add(identity)
-            other = found.setdefault(f"{name}_lesion.nii.gz", path)
+            other = found.setdefault(name, path)
             if other is not path:
                 text = "would have masks of the same name; write them to different folders"
                 raise DataError(f"{other} and {path}: {text}", "same name")
@@ -173,37 +202,40 @@ def find_scans(inputs: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
 
 def _in_folder(folder: Path) -> Iterator[tuple[str, Path]]:
     try:
-        scans = load_cohort(folder, unlabelled=True).scans
+        cohort = load_cohort(folder, unlabelled=True)
     except DataError as error:
         if error.kind != "no scans":
             raise
-        scans = ()
+        cohort = Cohort(folder, ())
+    if cohort.release == RELEASE:
+        for scan in cohort:
+            yield derivative_path(Path(), scan, _DERIVATIVE).as_posix(), scan.t1
+        return
     others = [path for path in other_images(folder) if not _NO_T1.search(path.name)]
-    if not (scans or others):
+    if not (cohort or others):
         raise DataError(f"{folder}: no T1 in it, neither .nii nor .nii.gz", "missing")
-    yield from ((scan.name, scan.t1) for scan in scans)
+    yield from ((f"{scan.name}_lesion.nii.gz", scan.t1) for scan in cohort)
     for path in others:
-        yield path.relative_to(folder).with_name(_stem(path.name)).as_posix(), path
+        yield path.relative_to(folder).with_name(_mask_name(path.name)).as_posix(), path
 
 
-def _stem(name: str) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE)
+def _mask_name(name: str) -> str:
+    return re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE) + "_lesion.nii.gz"
 
 
-def _segment(networks: Sequence[Predictor], file: Path, brain_only: bool) -> tuple[Row, bytes]:
-    """A scan's part of its row, and the content of the file of its mask."""
-    t1 = read_t1(file)
-    image = segment(networks, t1, brain_only)
-    mask = np.asarray(nib.as_closest_canonical(image).dataobj) > 0
-    sizes = component_sizes(mask)
-    row = {
-        "predicted_ml": f"{sizes.sum() * VOXEL_ML:.3f}",
-        "lesions": str((sizes >= SMALLEST).sum()),
-        # by the grid on which the networks see the head, not by an origin that may be wrong
-        "side": hemisphere(mask, _MNI) or "none",
-        "warnings": "; ".join(map(str, geometry_warnings(t1))),
+def _described(prediction: Prediction) -> Row:
+    """What the table says of a mask."""
+    t1, found = prediction.t1, prediction.registration
+    volumes = component_sizes(prediction.lesion) * abs(np.linalg.det(t1.affine[:3, :3]))
+    # by the grid on which the networks see the head, not by an origin that may be wrong
+    place = _MNI if found is None else np.linalg.inv(found.affine) @ t1.affine
+    return {
+        "space": "MNI" if found is None else "native",
+        "similarity": "" if found is None else f"{found.similarity:.2f}",
+        "predicted_ml": f"{prediction.volume_ml:.3f}",
+        "lesions": str((volumes >= SMALLEST).sum()),
+        "side": hemisphere(prediction.lesion, place) or "none",
     }
-    return row, gzip.compress(image.to_bytes(), 6, mtime=0)  # the same bytes at any time
 
 
 def _is_done(before: Row, digests: Row, target: Path) -> bool:
@@ -265,5 +297,9 @@ def _write_table(csv: Path, rows: dict[str, Row]) -> None:
 def _typed(rows: Sequence[Row]) -> pd.DataFrame:
     """The rows as a table with numbers."""
     table = pd.DataFrame(rows, columns=COLUMNS)
-    numbers = table[["predicted_ml", "lesions"]].apply(pd.to_numeric)
-    return table.assign(predicted_ml=numbers.predicted_ml, lesions=numbers.lesions.astype("Int64"))
+    numbers = table[["similarity", "predicted_ml", "lesions"]].apply(pd.to_numeric)
+    return table.assign(
+        similarity=numbers.similarity,
+        predicted_ml=numbers.predicted_ml,
+        lesions=numbers.lesions.astype("Int64"),
+    )

@@ -22,7 +22,7 @@ import pandas as pd
 
 from atlaslib.data.cohort import Cohort
 from atlaslib.data.releases import load_cohort
-from atlaslib.evaluation.inference import predict
+from atlaslib.evaluation.prediction import predict
 from atlaslib.evaluation.predictor import Trained
 from atlaslib.evaluation.scoring import VOXEL_ML, evaluate
 from atlaslib.files import DataError, file_digest, user_path

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from atlaslib.data.check import geometry_warnings
 from atlaslib.data.cohort import Cohort, Scan
 from atlaslib.data.model_input import (
     NO_LESION,
@@ -179,62 +176,20 @@ def probabilities(
     -------
     (189, 232, 196) float32
     """
-    return _logits(run, _t1_of(scan), brain_only).sigmoid().numpy()
+    t1 = read_t1(scan.t1 if isinstance(scan, Scan) else user_path(scan))
+    return _logits(run, t1, brain_only).sigmoid().numpy()
 
 
-def _t1_of(scan: Scan | str | os.PathLike[str]) -> Image:
-    return read_t1(scan.t1 if isinstance(scan, Scan) else user_path(scan))
+def volume_probability(run: Networks, t1: Image, brain_only: bool = True) -> np.ndarray:
+    """The probability of lesion for each voxel of a T1 on the MNI grid, (197, 233, 189)."""
+    return to_volume(_logits(run, t1, brain_only).sigmoid().numpy())
 
 
 def _logits(run: Networks, t1: Image, brain_only: bool) -> torch.Tensor:
+    """Logits of all slices of a T1 on the MNI grid, (189, 232, 196) on the CPU."""
     try:
         levels = normalise(t1.voxels)
     except DataError as error:
         raise DataError(f"{t1.path}: {error}", error.kind) from None
     images = torch.from_numpy(np.ascontiguousarray(to_slices(levels)))
     return _scan_logits(load_members(run), images, brain_only)
-
-
-def predict(
-    run: Networks, t1: Scan | str | os.PathLike[str], brain_only: bool = True
-) -> nib.Nifti1Image:
-    """Segment a T1 in MNI space; warns of a header that may place the head wrongly.
-
-    Parameters
-    ----------
-    run : Run, Predictor or list of them
-        Of a list, an ensemble, the mask is where the mean of their probabilities is above one half.
-    t1 : Scan, or the path of a NIfTI file of 197 x 233 x 189 voxels in any orientation
-    brain_only : bool, default=True
-        Mark nothing outside the MNI152 template's brain and 4 mm around it, since networks
-        mistake things in the skull, the scalp and the eyes for lesions. False: the whole head.
-
-    Returns
-    -------
-    nibabel.Nifti1Image
-        The mask, uint8 0 or 1, with the shape, orientation and affine of the file.
-
-    Raises
-    ------
-    DataError
-        If the file is unreadable or not on the MNI grid.
-    ValueError
-        If ``run`` is an empty list, or something in it can segment no scan; if one of several was
-        split by slice.
-    """
-    members(run)  # before anything is read
-    image = _t1_of(t1)
-    for doubt in geometry_warnings(image):
-        warnings.warn(str(doubt), stacklevel=2)
-    return segment(run, image, brain_only)
-
-
-def segment(run: Networks, image: Image, brain_only: bool = True) -> nib.Nifti1Image:
-    """As :func:`predict`, of a T1 that was read already."""
-    mask = to_volume(is_lesion(_logits(run, image, brain_only)).numpy().astype(np.uint8))
-    # from RAS back to the axes of the file, so that a viewer overlays the mask on the T1
-    orientation = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("RAS"), nib.io_orientation(image.stored_affine)
-    )
-    reoriented = nib.orientations.apply_orientation(mask, orientation)
-    return nib.Nifti1Image(np.ascontiguousarray(reoriented), image.stored_affine)

@@ -22,6 +22,7 @@ from atlaslib.evaluation.inference import (
 )
 from atlaslib.evaluation.mask_scores import check_metrics, mask_scores
 from atlaslib.evaluation.metrics import bootstrap_mean, dice_of, mean_dice, pooled_dice
+from atlaslib.evaluation.native import evaluate_native
 from atlaslib.evaluation.predictor import Networks, Trained, members
 from atlaslib.files import DataError, expect
 from atlaslib.recipes import Recipe
@@ -148,6 +149,7 @@ def evaluate(
     progress: bool = True,
     brain_only: bool = True,
     metrics: Iterable[str] = (),
+    space: str = "MNI",
 ) -> pd.DataFrame:
     """Segment every scan of a cohort and compare it with its masks.
 
@@ -167,6 +169,9 @@ def evaluate(
     metrics : iterable of {"volume", "hd95", "assd", "lesion_f1", "lesion_count"}
         Further columns, as in :func:`atlaslib.evaluation.mask_scores.mask_scores`. Those of
         distances need MONAI and take about a second a scan.
+    space : {"MNI", "native"}
+        Where to compare. "native", for a cohort in native space: the table is that of
+        :func:`atlaslib.evaluation.native.evaluate_native`, without further metrics.
 
     Returns
     -------
@@ -192,6 +197,12 @@ def evaluate(
     expect("cohort", cohort, Cohort)
     if not len(cohort):
         raise DataError(f"{cohort.root}: no scan to evaluate")
+    if space not in ("MNI", "native"):
+        raise ValueError(f"space: expected 'MNI' or 'native', not {space!r}")
+    if space == "native":
+        if check_metrics(metrics):
+            raise ValueError("metrics: only Dice and volumes are computed in native space")
+        return evaluate_native(run, cohort, progress=progress, brain_only=brain_only)
     names = [name for name in check_metrics(metrics) if name != "dice"]
     if names and given[0].recipe.split in BY_SLICE:
         raise ValueError(f"{names[0]}: needs whole scans, but this run was split by slice")

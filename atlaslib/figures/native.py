@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from atlaslib.data.volumes import GRID, brain_mask
+from atlaslib.evaluation.prediction import Prediction
 from atlaslib.figures.base import COLOURS, Picture, panels
 
 _PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
@@ -42,6 +43,13 @@ def plot_outlines(
         axis.set_title(name, fontsize=9)
     figure.suptitle(title, fontsize=9)
     return figure
+
+
+def plot_prediction(prediction: Prediction, title: str) -> Figure:
+    """:func:`plot_outlines` of a scan and the mask that was predicted for it."""
+    t1 = prediction.t1
+    zooms = tuple(np.linalg.norm(t1.affine[:3, :3], axis=0))
+    return plot_outlines(t1.voxels, prediction.lesion, zooms, title)
 
 
 def sheet_cuts(image: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[np.bool_]]]:

@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from tqdm.auto import tqdm
 
 from atlaslib.data.cohort import EXACT, METADATA, SYNTHETIC_MARK, Cohort
 from atlaslib.data.releases import load_cohort
+from atlaslib.data.standardise import TABLE, register_cohort
 from atlaslib.files import DataError, atomic_write, home, user_path
 from atlaslib.synthetic import anatomy, appearance, face, head, infarcts, raters
 from atlaslib.synthetic.anatomy import Float
@@ -102,21 +104,34 @@ def make_cohort(
 
 
 def open_cohort(data_dir: str | os.PathLike[str] = "", profile: str = "quick") -> Cohort:
-    """The scans that a chapter works on: those of an ATLAS folder, or else the synthetic cohort.
+    """The scans that a chapter works on: those of a folder, or else the synthetic cohort.
 
     Parameters
     ----------
     data_dir : path, default=""
-        A folder of ATLAS, whose scans with masks are loaded. Empty: the synthetic cohort, made on
-        first use.
+        A folder that :func:`atlaslib.load_cohort` reads, whose scans with masks are loaded. If they
+        are in native space, they are first aligned with MNI space, in a folder of :func:`home`; a
+        warning says how many could not be. Empty: the synthetic cohort, made on first use.
     profile : {"smoke", "quick", "colab", "paper"}
         Sets the number of synthetic subjects: 8, 100 or 220.
     """
     if str(data_dir):
-        return load_cohort(data_dir).labelled
+        return _in_mni_space(load_cohort(data_dir).labelled)
     if profile not in SUBJECTS:
         raise ValueError(f"profile must be one of {', '.join(SUBJECTS)}, not {profile!r}")
     return make_cohort(home() / "synthetic" / f"{profile}-{GENERATOR}", SUBJECTS[profile])
+
+
+def _in_mni_space(cohort: Cohort) -> Cohort:
+    """A cohort, registered if it is in native space."""
+    if not any(scan.space == "native" for scan in cohort):
+        return cohort
+    out = home() / "registered" / cohort.fingerprint()
+    table = register_cohort(cohort, out)
+    if failed := int((table.problem != "").sum()):
+        text = f"{failed} of {len(table)} scans could not be registered: {out / TABLE}"
+        warnings.warn(f"{cohort.root}: {text}", stacklevel=3)
+    return load_cohort(out).labelled
 
 
 def _check_integer(name: str, value: int, low: int, high: int) -> None:

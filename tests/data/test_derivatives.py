@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import bids_trees
-import nibabel as nib
-import numpy as np
 import pytest
 import trees
 
 from atlaslib import Scan, load_cohort
 from atlaslib.data.bids import parse
-from atlaslib.data.derivatives import derivative_path, write_mask
+from atlaslib.data.derivatives import derivative_path
 
 NAME = "space-T1w_desc-lesion_mask"
 
@@ -37,26 +33,6 @@ def test_the_names_are_those_of_bids(subject, session, t1, expected):
     assert known is not None
     assert known.is_mask
     assert (known.entities["space"], known.entities["desc"]) == ("T1w", "lesion")
-
-
-def test_a_mask_that_is_written_belongs_to_its_t1(tmp_path):
-    """Put into the dataset, it is found as the mask of the T1w that it was made from."""
-    top = bids_trees.plain(tmp_path)
-    (top / "sub-1" / "anat" / "sub-1_desc-lesion_mask.nii").unlink()
-    scan = load_cohort(top)[0]
-    assert scan.masks == ()
-    image = nib.load(scan.t1)
-    mask = nib.Nifti1Image((np.asarray(image.dataobj) > 100).astype(np.uint8), image.affine)
-    out = top / "derivatives" / "atlaslib"
-    path = write_mask(out, scan, mask, {"VolumeML": 1.5})
-    assert load_cohort(top)[0].masks == (path,)
-    np.testing.assert_array_equal(nib.load(path).dataobj, mask.dataobj)
-    about = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
-    assert about == {"Type": "Lesion", "Sources": ["bids:raw:sub-1_T1w.nii"], "VolumeML": 1.5}
-    described = json.loads((out / "dataset_description.json").read_text())
-    assert described["DatasetType"] == "derivative"
-    assert described["GeneratedBy"][0]["Name"] == "atlaslib"
-    assert described["GeneratedBy"][0]["Version"]
 
 
 def test_names_of_atlas_become_names_of_bids(tmp_path):

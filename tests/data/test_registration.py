@@ -87,9 +87,10 @@ def test_the_space_of_an_image_is_noticed(tmp_path):
     flipped[0, 3] = 98  # the same voxels in the order of LAS
     save(tmp_path / "las.nii", np.ones(GRID, np.uint8), flipped)
     assert space_of(read_t1_of(tmp_path / "las.nii")) == "MNI"
-    for name, affine in {"far": moved_origin(), "2 mm": np.diag([2, 2, 2, 1.0])}.items():
-        save(tmp_path / f"{name}.nii", np.ones(GRID, np.uint8), affine)
-        assert space_of(read_t1_of(tmp_path / f"{name}.nii")) == "native"
+    save(tmp_path / "far.nii", np.ones(GRID, np.uint8), moved_origin())
+    assert space_of(read_t1_of(tmp_path / "far.nii")) == "MNI"  # and doubtful
+    save(tmp_path / "2mm.nii", np.ones(GRID, np.uint8), np.diag([2, 2, 2, 1.0]))
+    assert space_of(read_t1_of(tmp_path / "2mm.nii")) == "native"
     save(tmp_path / "native.nii", np.ones((176, 240, 256), np.uint8))
     assert space_of(read_t1_of(tmp_path / "native.nii")) == "native"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import natives
@@ -148,3 +149,17 @@ def test_a_cohort_in_mni_space_is_refused(cohort, tmp_path):
     with pytest.raises(atlaslib.DataError, match="in MNI space already"):
         register_cohort(cohort, tmp_path / "out")
     assert nib.load(cohort[0].t1).shape == (197, 233, 189)
+
+
+def test_a_chapter_on_a_folder_in_native_space_works_on_the_registered_scans(
+    tree, known, monkeypatch
+):
+    alone = partial(register_cohort, workers=1, progress=False)
+    monkeypatch.setattr("atlaslib.synthetic.cohort.register_cohort", alone)
+    for _ in range(2):
+        cohort = atlaslib.open_cohort(tree)
+        assert cohort.subjects == ("sub-A", "sub-B")
+        assert all(scan.space == "MNI" and scan.masks for scan in cohort)
+        assert cohort.source == "raw, registered"
+        assert known == ["sub-A_ses-1_T1w.nii.gz", "sub-B_ses-1_T1w.nii.gz"]  # once each
+    assert atlaslib.SliceDataset(cohort, progress=False).table.lesion_pixels.sum() > 1000
