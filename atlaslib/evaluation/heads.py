@@ -4,6 +4,8 @@ A folder of heads contains
 
 - ``standard/ATLAS_R1.1/SiteN/SUBJECT/t01/``: scans and masks on the MNI grid, named as in ATLAS
   R1.1; all scans of a site show one head, with a lesion painted in;
+- ``native/SUBJECT_T1w.nii.gz`` and ``native/SUBJECT_mask.nii.gz``, optional: the same scans in the
+  scanner's own space;
 - ``healthy/NAME.nii.gz``: a head on the MNI grid without lesion: all that is marked is false;
 - ``heads.csv``, optional: the columns site, name, source and licence. A head that it does not list
   is called after its site.
@@ -13,6 +15,7 @@ Heads differ, and so do the sizes of their lesions: scores are given head by hea
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +36,8 @@ _LISTED = ["site", "name", "source", "licence"]
 _SCORES = ("volume_ml", "predicted_ml", "intersection_ml", "dice")
 COLUMNS = ["network", "weights", "engine", "brain_only", "kind", "head", "source", "licence",
            "scan", "t1_sha256", "masks_sha256", *_SCORES]  # fmt: skip
-_BY_HEAD = ["network", "head", "lesions", "large", "dice_large", "dice", "found", "false_ml"]
+_BY_HEAD = ["network", "head", "lesions", "large", "dice_large", "native_large", "dice", "found",
+            "false_ml"]  # fmt: skip
 
 
 def open_heads(folder: str | os.PathLike[str]) -> tuple[Cohort, list[Path], pd.DataFrame]:
@@ -93,10 +97,10 @@ def score_heads(
     -------
     DataFrame
         One row per network and scan: network; weights (SHA-256 of their file); engine (version);
-        brain_only; kind ("lesion" or "healthy"); head; source, licence (of the head); scan
-        (subject, or the file's name); t1_sha256; masks_sha256 (one per mask, separated by spaces);
-        volume_ml, predicted_ml, intersection_ml; dice (NaN for a healthy head in which nothing is
-        marked).
+        brain_only; kind ("lesion", "native" for a lesion in native space, or "healthy"); head;
+        source, licence (of the head); scan (subject, or the file's name); t1_sha256; masks_sha256
+        (one per mask, separated by spaces); volume_ml, predicted_ml, intersection_ml; dice (NaN for
+        a healthy head in which nothing is marked, or a scan that cannot be registered).
 
     Raises
     ------
@@ -108,14 +112,18 @@ def score_heads(
     for name, network in networks.items():
         made = {"network": name, "weights": network.digest, "engine": ENGINE}
         made["brain_only"] = brain_only
-        scores = evaluate(network, cohort, progress=False, brain_only=brain_only)
-        for scan, row in zip(cohort, scores.to_dict("records"), strict=True):
-            masks = " ".join(map(file_digest, scan.masks))
-            rows.append({
-                **made, **_about(about, "site", scan.site), "kind": "lesion",
-                "scan": scan.subject, "t1_sha256": file_digest(scan.t1), "masks_sha256": masks,
-                **{score: row[score] for score in _SCORES},
-            })  # fmt: skip
+        for kind, scans in (("lesion", cohort), ("native", _native(cohort, user_path(folder)))):
+            if not scans:
+                continue
+            space = "native" if kind == "native" else "MNI"
+            scores = evaluate(network, scans, progress=False, brain_only=brain_only, space=space)
+            for scan, row in zip(scans, scores.to_dict("records"), strict=True):
+                masks = " ".join(map(file_digest, scan.masks))
+                rows.append({
+                    **made, **_about(about, "site", scan.site), "kind": kind,
+                    "scan": scan.subject, "t1_sha256": file_digest(scan.t1),
+                    "masks_sha256": masks, **{score: row[score] for score in _SCORES},
+                })  # fmt: skip
         for path in healthy:
             head = path.name.removesuffix(".gz").removesuffix(".nii")
             marked = np.asarray(predict(network, path, brain_only).dataobj).sum() * VOXEL_ML
@@ -126,6 +134,16 @@ def score_heads(
                 "dice": 0.0 if marked else np.nan,
             })  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _native(cohort: Cohort, folder: Path) -> Cohort:
+    """The scans of a cohort that the folder also has in native space."""
+    found = []
+    for scan in cohort:
+        t1, mask = (folder / "native" / f"{scan.subject}_{part}.nii.gz" for part in ("T1w", "mask"))
+        if t1.is_file() and mask.is_file():
+            found.append(dataclasses.replace(scan, t1=t1, masks=(mask,), space="native"))
+    return cohort.only(found)
 
 
 def _about(table: pd.DataFrame, column: str, value: str) -> dict[str, str]:
@@ -149,7 +167,8 @@ def by_head(table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         One row per network and head: network; head; lesions; large (those of at least 1 mL);
-        dice_large and dice (means over these and over all lesions); found (lesions of which at
+        dice_large and dice (means over these and over all lesions); native_large (dice_large in
+        native space, NaN if the folder has no such scans); found (lesions of which at
         least one voxel is marked); false_ml (marked in the head without lesion, NaN if there is
         none).
     """
@@ -157,6 +176,7 @@ def by_head(table: pd.DataFrame) -> pd.DataFrame:
     for (network, head), part in table.groupby(["network", "head"], sort=False):
         lesions, healthy = part[part.kind == "lesion"], part[part.kind == "healthy"]
         large = lesions[lesions.volume_ml >= LARGE]
+        native = part[(part.kind == "native") & part.scan.isin(large.scan)]
         rows.append(
             {
                 "network": network,
@@ -164,6 +184,7 @@ def by_head(table: pd.DataFrame) -> pd.DataFrame:
                 "lesions": len(lesions),
                 "large": len(large),
                 "dice_large": large.dice.mean(),
+                "native_large": native.dice.mean(),
                 "dice": lesions.dice.mean(),
                 "found": int((lesions.intersection_ml > 0).sum()),
                 "false_ml": healthy.predicted_ml.mean(),

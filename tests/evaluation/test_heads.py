@@ -66,14 +66,18 @@ def test_scores_by_head_counted_by_hand():
         ("a", "lesion", "x", 20.0, 20.0, 16.0, 0.8),
         ("a", "healthy", "x", 0.0, 3.5, 0.0, 0.0),
         ("a", "lesion", "y", 0.2, 0.2, 0.1, 0.5),
+        ("a", "native", "x", 0.5, 0.5, 0.5, 1.0),
+        ("a", "native", "x", 1.1, 2.0, 0.6, 0.3),
+        ("a", "native", "x", 20.0, 20.0, 16.0, 0.7),
     ]
     names = ["network", "kind", "head", "volume_ml", "predicted_ml", "intersection_ml", "dice"]
-    x, y = by_head(pd.DataFrame(rows, columns=names)).to_dict("records")
+    table = pd.DataFrame(rows, columns=names).assign(scan=["s", "t", "u", "h", "v", "s", "t", "u"])
+    x, y = by_head(table).to_dict("records")
     assert x == {"network": "a", "head": "x", "lesions": 3, "large": 2, "found": 2,
-                 "dice_large": pytest.approx(0.6), "dice": pytest.approx(0.4),
-                 "false_ml": 3.5}  # fmt: skip
+                 "dice_large": pytest.approx(0.6), "native_large": pytest.approx(0.5),
+                 "dice": pytest.approx(0.4), "false_ml": 3.5}  # fmt: skip
     assert (y["lesions"], y["large"], y["found"], y["dice"]) == (1, 0, 1, 0.5)
-    assert np.isnan([y["dice_large"], y["false_ml"]]).all()
+    assert np.isnan([y["dice_large"], y["native_large"], y["false_ml"]]).all()
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, argument
 
 def test_open_cohort_takes_a_folder_or_a_profile(cohort, tmp_path, monkeypatch):
     assert open_cohort(cohort.root).scans == cohort.scans
-    with pytest.raises(ValueError, match="smoke, quick, paper"):
+    with pytest.raises(ValueError, match="smoke, quick, colab, paper"):
         open_cohort(profile="large")
     asked = []
     monkeypatch.setenv("ATLASLIB_HOME", str(tmp_path))
