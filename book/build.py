@@ -242,7 +242,7 @@ def report(outcomes: dict[str, Outcome], seconds: float) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", choices=PROFILES, default="quick")
-    parser.add_argument("--data", default="", help="folder of ATLAS R1.1; default: synthetic data")
+    parser.add_argument("--data", default="", help="a folder of real data; default: synthetic data")
     options = parser.parse_args()
     try:
         return build(ROOT, options.profile, checked_data(options.data))
