@@ -21,6 +21,7 @@ from atlaslib.files import DataError
 
 RELEASE = "BIDS"
 DESCRIPTION = "dataset_description.json"
+PREDICTED = "Predicted lesion masks"  # the name of a folder of masks that a network made
 _END = re.compile(r"(?i)\.nii(\.gz)?$")
 _LESION = re.compile(r"(?i)lesion|stroke|infarct|(?<![a-z])label-L(?![a-z])")
 _MASKS = ("mask", "msk", "roi", "dseg")
@@ -63,6 +64,8 @@ class BidsFile:
     def is_mask(self) -> bool:
         """Whether its name, or its folder below "derivatives", says that it is a lesion mask."""
         folder = str(self.path.parent).rpartition("derivatives")[2] if self.derived else ""
+        if "label" in self.entities:  # another tissue, in the derivatives of a stroke study
+            folder = ""
         named = bool(_LESION.search(self.path.name) or _LESION.search(folder))
         return self.suffix in _MASKS and named and self.entities.get("desc") != "brain"
 
@@ -95,7 +98,8 @@ def find_scans(
     - An image is ``sub-*_T1w.nii[.gz]`` outside folders called ``derivatives``; if some are in MNI
       space (``space-MNI152...``), the others are left out. A lesion mask is
       any ``*_mask``, ``*_msk``, ``*_roi`` or ``*_dseg`` whose name, or folder of derivatives, says
-      "lesion", "stroke", "infarct" or ``label-L``; it may be beside the image or in
+      "lesion", "stroke", "infarct" or ``label-L`` (if only the folder does, without another
+      ``label-``); it may be beside the image or in
       ``derivatives/``. A mask in the space of another template than its image is left out.
     - **A mask belongs to the image that it names**: in its JSON file (``SpatialReference`` or
       ``Sources``), or in its own name (``sub-01_T2w_desc-lesion_mask``); otherwise to the T1w image
@@ -106,6 +110,8 @@ def find_scans(
     - **Of several T1w images of a session** (runs, acquisitions), one is taken: one that a mask
       names; else one whose name contains `choose`; else the first by name, numbers compared as
       numbers. The others are left out, with a warning.
+    - **Masks that a network predicted** (those of ``atlaslib predict``, by the description of their
+      folder) are no truth, and are left out.
     - Several masks of one image are several lesions: the target is their union, as in ATLAS R1.x.
       If masks of several sessions would go with one T1w image, only the nearest session's do.
 
@@ -132,7 +138,9 @@ def find_scans(
             t1s[file.subject].append(file)
     # of each T1w image: its masks, each with the image that it was drawn on, None for the T1w
     found: dict[Path, list[tuple[BidsFile, BidsFile | None]]] = defaultdict(list)
-    for mask in _masks(files, faults):
+    predicted = {path.parent for path in root.rglob(DESCRIPTION) if _name(path) == PREDICTED}
+    truth = [file for file in files if predicted.isdisjoint(file.path.parents)]
+    for mask in _masks(truth, faults):
         linked = _linked(mask, images, t1s[mask.subject], choose, faults)
         if linked is not None:
             t1, drawn_on = linked
@@ -286,11 +294,15 @@ def _sites(root: Path) -> dict[str, str]:
 
 def title(root: Path) -> str:
     """The name that a BIDS folder gives itself, or else the folder's own."""
-    path = root / DESCRIPTION
+    return _name(root / DESCRIPTION) or root.resolve().name
+
+
+def _name(path: Path) -> str:
+    """The name in a ``dataset_description.json``; "" if there is none."""
     with contextlib.suppress(DataError):
-        if isinstance(name := read_json(path).get("Name"), str) and name.strip():
+        if isinstance(name := read_json(path).get("Name"), str):
             return " ".join(name.split())
-    return root.resolve().name
+    return ""
 
 
 def is_pointer(path: Path) -> bool:

@@ -100,6 +100,7 @@ _LPS = np.diag([-1.0, -1, 1, 1])
 
 
 def import_ants(path: Path) -> Any:
+    """The package antspyx; a DataError that names the image if it is not installed."""
     # one thread, so that the same image always gives the same result; read when ants is imported
     os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
     try:

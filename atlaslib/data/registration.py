@@ -136,7 +136,7 @@ def check_registration(found: Registration, name: str, t1: bool = True) -> None:
     if it is moved by 10 mm, .25 to .50 if it is scaled by 10 or 25 %, .48 to .56 if it is turned by
     10 degrees, .50 to .59 if it is moved by 5 mm. A bright ball gives .42, noise less. So what is
     grossly wrong is refused; **what is wrong by 5 mm or 10 degrees is not**, and shows in a picture
-    only (:func:`atlaslib.figures.plot_outlines`).
+    only (:func:`atlaslib.figures.native.plot_outlines`).
 
     Real heads had .89 to .93 of the template's size; a search that went astray, 1.07 to 1.18.
 

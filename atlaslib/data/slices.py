@@ -230,7 +230,7 @@ def _map(path: Path) -> np.ndarray:
 
 def _check_trainable(scan: Scan) -> None:
     if scan.space != "MNI":
-        text = "in native space; the models expect MNI space: use the standard-space release"
+        text = "in native space; the models expect MNI space: see atlaslib register"
         raise DataError(f"{scan.t1}: {text}", "native space")
     if not scan.masks:
         text = "has no lesion mask: it can be segmented, but not used for training or scoring"

@@ -60,7 +60,8 @@ class Split:
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
             names = getattr(self, part)
-            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            listed = isinstance(names, Sequence) and not isinstance(names, str)
+            if not listed or not all(isinstance(name, str) for name in names):
                 raise ValueError(f"split: expected names of subjects in {part}, got {names!r:.60}")
             object.__setattr__(self, part, tuple(names))
         every = [*self.train, *self.validation, *self.test]

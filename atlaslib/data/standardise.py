@@ -90,7 +90,7 @@ def register_cohort(
     -------
     DataFrame
         One row per scan, also in ``registration.csv``: subject, session, similarity, contrast and
-        size as in :class:`atlaslib.data.registration.Registration`, problem ("" if there is none).
+        size as in :class:`atlaslib.data.template.Registration`, problem ("" if there is none).
 
     Raises
     ------

@@ -122,6 +122,7 @@ def _correlation(a: Floats, b: Floats) -> float:
 
 
 def clipped_and_resized(image: Image, size: float) -> tuple[Floats, Floats]:
+    """:func:`resized` of an image without its darkest and brightest voxels, from 0."""
     low, high = np.percentile(image.voxels, [1, 99.5])
     clipped = np.clip(image.voxels.astype(np.float32), low, max(high, low + 1e-6)) - low
     return resized(clipped, image.affine, size)

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from atlaslib.data.bids import RELEASE
+from atlaslib.data.bids import PREDICTED, RELEASE
 from atlaslib.data.cohort import Cohort
 from atlaslib.data.derivatives import derivative_path, describe, sidecar_path
 from atlaslib.data.releases import load_cohort, other_images
@@ -58,7 +59,7 @@ Row = dict[str, str]
 
 def predict_files(
     run: Networks,
-    inputs: Iterable[str | os.PathLike[str]],
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     csv: str | os.PathLike[str] | None = None,
     brain_only: bool = True,
@@ -75,7 +76,7 @@ def predict_files(
     ----------
     run : Run, Predictor or list of them
         As in :func:`atlaslib.predict`.
-    inputs : iterable of path
+    inputs : path or iterable of path
         Files and folders, as in :func:`find_scans`, which also names the masks.
     out : path
         Folder of the masks, each with the shape, orientation and affine of its scan. It is created
@@ -117,7 +118,7 @@ def predict_files(
     """
     networks = [Predictor(each.model(), each.recipe) for each in members(run)]
     made_by = _networks_digest(networks, brain_only)
-    scans = find_scans(inputs)
+    scans = find_scans([inputs] if isinstance(inputs, str | os.PathLike) else inputs)
     out = user_path(out)
     make_folder(out)
     csv = out / TABLE if csv is None else user_path(csv)
@@ -129,7 +130,8 @@ def predict_files(
         row = dict.fromkeys(COLUMNS, "") | {"file": str(file), "mask": mask}
         try:
             digests = {"input_sha256": file_digest(file), "networks_sha256": made_by}
-            if _is_done(before, digests, target):
+            picture = target.with_name(target.name.removesuffix(".nii.gz") + ".png")
+            if _is_done(before, digests, target) and (draw is None or picture.exists()):
                 continue
             image = read_t1(file, "native")
             prediction = segment(networks, image, brain_only)
@@ -143,14 +145,14 @@ def predict_files(
             atomic_write(target, partial(_write_bytes, content))
             if draw is not None:
                 figure = draw(prediction, f"{file.name}: {prediction.volume_ml:.1f} mL")
-                picture = target.with_name(target.name.removesuffix(".nii.gz") + ".png")
                 atomic_write(picture, partial(figure.savefig, format="png", dpi=150))
             if name.endswith(f"{_DERIVATIVE}.nii.gz"):
-                describe(out, "Predicted lesion masks")
+                describe(out, PREDICTED)
                 about = {"Type": "Lesion", "Sources": [f"bids:raw:{file.name}"]}
                 write_json(sidecar_path(target), about)
         except Exception as error:  # whatever it is, the other scans can be segmented
-            kept = {"mask_sha256": before["mask_sha256"]}  # the older mask remains this function's
+            # the mask that is there, older or new, remains this function's
+            kept = {"mask_sha256": rows.get(mask, before)["mask_sha256"]}
             rows[mask] = row | {"error": _text(file, error)} | kept
             _write_table(csv, rows)
     return _typed([rows[mask] for mask in names.values()])
@@ -211,9 +213,13 @@ def _in_folder(folder: Path) -> Iterator[tuple[str, Path]]:
         for scan in cohort:
             yield derivative_path(Path(), scan, _DERIVATIVE).as_posix(), scan.t1
         return
-    others = [path for path in other_images(folder) if not _NO_T1.search(path.name)]
+    images = other_images(folder)
+    others = [path for path in images if not _NO_T1.search(path.name)]
     if not (cohort or others):
         raise DataError(f"{folder}: no T1 in it, neither .nii nor .nii.gz", "missing")
+    if count := len(images) - len(others):
+        text = "with mask, lesion, label or seg in their names are not segmented"
+        warnings.warn(f"{folder}: {count} files {text}", stacklevel=4)
     yield from ((f"{scan.name}_lesion.nii.gz", scan.t1) for scan in cohort)
     for path in others:
         yield path.relative_to(folder).with_name(_mask_name(path.name)).as_posix(), path

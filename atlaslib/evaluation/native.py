@@ -61,6 +61,8 @@ def evaluate_native(
         try:
             rows.append({**row, **_native_scores(run, scan, folder, brain_only), "problem": ""})
         except DataError as error:
+            if error.kind == "not installed":
+                raise
             rows.append({**row, "problem": str(error)})
     return pd.DataFrame(rows, columns=NATIVE_COLUMNS)
 

@@ -240,6 +240,8 @@ def summary(tables: dict[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:
     """
     rows = []
     for name, table in tables.items():
+        if "loss" not in table:
+            raise ValueError(f"{name}: has no losses, such as a table of scores in native space")
         mean, low, high = bootstrap_mean(table.dice, table.subject, seed=seed)
         rows.append(
             {

@@ -31,6 +31,8 @@ def use_device(device: str | torch.device | None) -> Iterator[None]:
     try:
         if device is not None:
             chosen = torch.empty(0, device=device).device
+            if chosen.type not in ("cpu", "cuda", "mps"):
+                raise RuntimeError("expected cpu, cuda or mps")
     except (RuntimeError, AssertionError, TypeError) as error:
         first = str(error).splitlines()[0]
         raise ValueError(f"device: {str(device)!r} cannot be used ({first})") from None

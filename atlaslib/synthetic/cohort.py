@@ -129,6 +129,9 @@ def _in_mni_space(cohort: Cohort) -> Cohort:
     out = home() / "registered" / cohort.fingerprint()
     table = register_cohort(cohort, out)
     if failed := int((table.problem != "").sum()):
+        if failed == len(table):
+            text = f"no scan could be registered, such as {table.problem[0]}"
+            raise DataError(f"{cohort.root}: {text}", "registration")
         text = f"{failed} of {len(table)} scans could not be registered: {out / TABLE}"
         warnings.warn(f"{cohort.root}: {text}", stacklevel=3)
     return load_cohort(out).labelled

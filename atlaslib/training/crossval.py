@@ -10,9 +10,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from atlaslib.data.cohort import Cohort
-from atlaslib.data.splits import TEST, split_cohort
+from atlaslib.data.splits import TEST, make_folds, split_cohort
 from atlaslib.evaluation.scoring import evaluate
-from atlaslib.files import atomic_write, make_folder, user_path
+from atlaslib.files import DataError, atomic_write, make_folder, user_path
 from atlaslib.recipes import Recipe
 from atlaslib.training.loop import train
 from atlaslib.training.workers import run_parallel
@@ -55,24 +55,39 @@ def cross_validate(
     Raises
     ------
     DataError
-        If a folder in ``out`` holds another run, there are fewer subjects than folds, or a file is
-        unreadable.
+        If a folder in ``out`` holds another run or its ``scores.csv`` is another table, there are
+        fewer subjects than folds, or a file is unreadable.
     ValueError
-        If the recipe has folds of its own, or does not split by subject.
+        If there are fewer than two folds, or the recipe has folds or a seed of its split, or does
+        not split by subject.
     """
     out = user_path(out)
-    if recipe.folds is not None:
-        raise ValueError("folds: set in the recipe too; leave it there at none")
+    if recipe.folds is not None or recipe.split_seed:
+        raise ValueError("folds: leave the recipe's folds at none and its split_seed at 0")
+    make_folds(cohort, folds)  # which refuses what cannot be made
     chosen = [
         dataclasses.replace(recipe, folds=folds, split_seed=number) for number in range(folds)
     ]
     make_folder(out)
+    known = _folds_in(out / SCORES)
     done: dict[int, pd.DataFrame] = {}
     results = run_parallel(_fold, [(each, cohort, out) for each in chosen], scheduler)
     for number, rows in tqdm(results, "folds", folds, disable=not progress, unit="fold"):
         done[number] = rows
-        _write(out / SCORES, done)
+        if len(done) >= known:  # not a part in place of a whole table
+            _write(out / SCORES, done)
     return _joined(done)
+
+
+def _folds_in(path: Path) -> int:
+    """The number of folds in a table that is there already; DataError if it is another table."""
+    if not path.exists():
+        return 0
+    try:
+        return int(pd.read_csv(path).fold.nunique())
+    except (ValueError, AttributeError):
+        text = "exists already and is no table of a cross-validation; it is not overwritten"
+        raise DataError(f"{path}: {text}", "exists") from None
 
 
 def _joined(done: dict[int, pd.DataFrame]) -> pd.DataFrame:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from atlaslib.data.splits import BY_SLICE, Split
 from atlaslib.files import expect, one_line
@@ -22,6 +23,17 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Sampler = Callable[[pd.DataFrame, int, np.random.Generator], Any]
 #: Images (n, channels, H, W) and masks (n, 1, H, W), in 0..1, to others of the same shapes.
 Augment = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+#: Functions that get each new row of the history.
+Callbacks = Sequence[Callable[[dict[str, float]], None]]
+
+
+def checked_callbacks(callbacks: Callbacks) -> Callbacks:
+    """The callbacks as a tuple; ValueError if they are not functions."""
+    if callable(callbacks) or not all(map(callable, given := tuple(callbacks))):
+        raise ValueError("callbacks: expected a list of functions")
+    return given
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,8 @@ class Custom:
             given = getattr(self, name)
             if given is not None and not callable(given):
                 raise ValueError(f"{name}: expected a function, got {type(given).__name__}")
+        if isinstance(self.loss, nn.Module) and [*self.loss.parameters()]:
+            raise ValueError("loss: its own parameters would not be trained; move them into model")
         limit = self.max_minutes
         if limit is not None and not (isinstance(limit, int | float) and 0 < limit < math.inf):
             raise ValueError(f"max_minutes: expected a number above 0, got {limit!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +31,19 @@ from atlaslib.runs import (
 )
 from atlaslib.training.batches import epoch_batches
 from atlaslib.training.checkpoints import StopRequest, locked
-from atlaslib.training.custom import Augment, Custom, Loss, Sampler
+from atlaslib.training.custom import (
+    Augment,
+    Callbacks,
+    Custom,
+    Loss,
+    Sampler,
+    checked_callbacks,
+)
 from atlaslib.training.distributed import DistributedContext, join_processes
 from atlaslib.training.progress import ProgressBar
 from atlaslib.training.state import TrainingState
 from atlaslib.training.step import TrainingError, TrainingSession, denormals_as_zero, peak_memory_mb
 from atlaslib.training.trial import try_one_batch
-
-#: Functions that get each new row of the history.
-Callbacks = Sequence[Callable[[dict[str, float]], None]]
 
 
 def train(
@@ -67,8 +70,8 @@ def train(
 
     With ``model``, ``split``, ``loss``, ``sampler``, ``augment`` and ``max_minutes`` you replace
     what the recipe says. Such a run needs ``out``, because the library cannot name what it does not
-    know; its provenance tells what was yours. A function is known by its name: to train with
-    another one of that name, choose another folder.
+    know; its provenance tells what was yours. A function is known by its name, an object by that of
+    its type: to train with another one of that name, choose another folder.
 
     An interrupted run resumes from its last checkpoint and on a CPU ends with the same weights as
     an uninterrupted one; Ctrl-C and SIGTERM save a checkpoint first (of a single process). A
@@ -108,7 +111,8 @@ def train(
     augment : function, optional
         ``augment(images, masks)`` gives both in the same shapes: (n, channels, H, W) and
         (n, 1, H, W) float32 in 0..1, on the device. Called after the recipe's mirroring, in place
-        of its ``augment``.
+        of its ``augment``. Its random numbers should come from torch's own generator, whose state
+        checkpoints save.
     max_minutes : float, optional
         No epoch begins that would end later, if it took as long as the mean of those before it; the
         first always does. The run is then finished, and ``provenance["ended"]`` says why.
@@ -140,6 +144,7 @@ def train(
     expect("cohort", cohort, Cohort)
     custom = Custom(model, split, loss, sampler, augment, max_minutes)
     custom.check(recipe)
+    callbacks = checked_callbacks(callbacks)
     if (own := custom.describe()) and out is None:
         raise ValueError(f"a run with something of your own ({own}) needs out=, its folder")
     folder = user_path(out) if out is not None else run_folder(recipe, cohort)
@@ -210,7 +215,7 @@ def _train(folder: Path, session: TrainingSession, callbacks: Callbacks, tensorb
                 for name in ("loss", "validation_loss", "validation_dice"):
                     writer.add_scalar(name, row[name], epoch + 1)
             for callback in callbacks if context.is_main else ():
-                callback(row)
+                callback(dict(row))
     if context.is_main:
         state.finish(_provenance(session) | {"ended": state.ended()})
 

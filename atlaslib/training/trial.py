@@ -71,6 +71,9 @@ def _try(recipe: Recipe, custom: Custom, processes: int) -> None:
         loss = _of_user("loss", custom.loss_of, logits, y)
         if not loss.isfinite():
             raise ValueError("loss: NaN or infinite before any training")
+        (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True, allow_unused=True)
+        if gradient is None:
+            raise ValueError("loss: does not depend on the logits")
     loss.backward()
     torch.optim.Adam(network.parameters(), fused=True).step()
     with torch.inference_mode():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -39,7 +38,7 @@ def run_parallel(
         If the scheduler cannot be reached, or its workers have several threads.
     """
     calls = [joblib.delayed(_call)(function, job, number) for number, job in enumerate(jobs)]
-    count = torch.cuda.device_count() or os.cpu_count() or 1
+    count = torch.cuda.device_count() or joblib.cpu_count()
     with _backend(scheduler):
         work = joblib.Parallel(
             n_jobs=-1 if scheduler else count,

@@ -263,3 +263,14 @@ def test_a_damaged_json_file_of_a_mask_is_a_warning(arc):
     assert "expected a JSON object" in faults(arc, "metadata")[0]
     path.write_text(json.dumps({"Sources": ["bids::sub-M2001/anat/sub-M2001_gone_T2w.nii.gz"]}))
     assert "is missing: sub-M2001_gone_T2w" in faults(arc, "no scan")[0]
+
+
+def test_other_tissues_of_a_stroke_study_are_no_lesions(tmp_path):
+    top = bids_trees.plain(tmp_path)
+    folder = top / "derivatives" / "stroke-pipeline" / "sub-1" / "anat"
+    before = load_cohort(top)[0].masks
+    for name in ("label-GM_dseg", "label-CSF_mask"):
+        bids_trees.mask(folder / f"sub-1_{name}.nii.gz")
+    assert load_cohort(top)[0].masks == before
+    bids_trees.mask(folder / "sub-1_mask.nii.gz")
+    assert len(load_cohort(top)[0].masks) == len(before) + 1

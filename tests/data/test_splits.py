@@ -141,6 +141,7 @@ def test_a_split_is_read_as_it_was_saved(cohort, tmp_path):
         ([], ["a"], "no subject in train"),
         ("ab", ["c"], "names of subjects in train"),
         ([1], ["c"], "names of subjects in train"),
+        (None, ["c"], "names of subjects in train"),
     ],
 )
 def test_a_split_that_cannot_be_one_is_refused(train, validation, says):

@@ -253,8 +253,8 @@ def test_a_table_of_another_kind_is_not_overwritten(scans, content):
         run(scans, csv=scans.parent / "no" / "x.csv")
 
 
-def test_the_mask_of_a_bids_folder_is_a_derivative_that_belongs_to_its_t1(tmp_path, monkeypatch):
-    """Put into the dataset, it is found as the mask of the T1w that it was made from."""
+def test_the_mask_of_a_bids_folder_is_a_derivative_and_no_truth(tmp_path, monkeypatch):
+    """Put into the dataset, it is not taken for a mask of its T1w."""
     top = bids_trees.plain(tmp_path)
     (top / "sub-1" / "anat" / "sub-1_desc-lesion_mask.nii").unlink()
     found = Registration(np.eye(4), 0.61, 0.7, 0.9)
@@ -268,9 +268,10 @@ def test_the_mask_of_a_bids_folder_is_a_derivative_that_belongs_to_its_t1(tmp_pa
     row = table[table["mask"].str.contains("sub-1_")].iloc[0]
     assert (row.space, row.similarity, row.error) == ("native", 0.61, "")
     scan = load_cohort(top)[0]
-    assert scan.masks == (out / row["mask"],)
+    assert scan.masks == ()
     image = nib.load(scan.t1)
-    np.testing.assert_array_equal(nib.load(scan.masks[0]).dataobj, np.asarray(image.dataobj) > 100)
+    mask = nib.load(out / row["mask"])
+    np.testing.assert_array_equal(mask.dataobj, np.asarray(image.dataobj) > 100)
     voxel = abs(np.linalg.det(image.affine[:3, :3]))
     assert row.predicted_ml == pytest.approx((np.asarray(image.dataobj) > 100).sum() * voxel / 1000,
                                              abs=1e-3)  # fmt: skip
@@ -282,3 +283,15 @@ def test_the_mask_of_a_bids_folder_is_a_derivative_that_belongs_to_its_t1(tmp_pa
     assert described["DatasetType"] == "derivative"
     assert described["GeneratedBy"][0]["Name"] == "atlaslib"
     assert described["GeneratedBy"][0]["Version"]
+
+
+def test_a_picture_that_could_not_be_drawn_is_drawn_the_next_time(scans):
+    only, out = scans / "a_good.nii", scans.parent / "masks"
+    (out / "a_good_lesion.png").mkdir(parents=True)
+    first = predict_files(NETWORK, only, out, draw=plot_prediction, progress=False)
+    assert "a_good.nii" in first.error[0]
+    (out / "a_good_lesion.png").rmdir()
+    for _ in range(2):
+        table = predict_files(NETWORK, only, out, draw=plot_prediction, progress=False)
+        assert table.error[0] == ""
+        (out / "a_good_lesion.png").unlink()  # drawn again if it is lost

@@ -60,8 +60,17 @@ def test_an_interruption_keeps_the_folds_that_are_done(cohort, tmp_path, monkeyp
 
 
 def test_folds_that_cannot_be_made_are_refused(cohort, out, tmp_path):
-    with pytest.raises(ValueError, match="set in the recipe too"):
-        cross_validate(dataclasses.replace(RECIPE, folds=3), cohort, tmp_path, 3, progress=False)
+    for changes in ({"folds": 3}, {"split_seed": 1}):
+        chosen = dataclasses.replace(RECIPE, **changes)
+        with pytest.raises(ValueError, match="leave the recipe's folds at none"):
+            cross_validate(chosen, cohort, tmp_path, 3, progress=False)
+    for folds in (0, 1, "3"):
+        with pytest.raises(ValueError, match="whole number of at least 2"):
+            cross_validate(RECIPE, cohort, tmp_path / "new", folds, progress=False)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "scores.csv").write_text("my,own\n1,2\n")
+    with pytest.raises(DataError, match="no table of a cross-validation; it is not overwritten"):
+        cross_validate(RECIPE, cohort, tmp_path, 3, progress=False)
     with pytest.raises(DataError, match="20 folds need as many subjects, found 7"):
         cross_validate(RECIPE, cohort, tmp_path, folds=20, progress=False)
     other = dataclasses.replace(RECIPE, learning_rate=0.01)

@@ -29,6 +29,9 @@ def recipes_order(table, epoch, generator):
     return epoch_order(table, RECIPE, epoch)
 
 
+ELSEWHERE = torch.ones(2, requires_grad=True)
+
+
 def weights(run):
     return load_file(run.folder / "weights.safetensors")
 
@@ -116,6 +119,11 @@ def test_early_stopping_says_so(cohort, tmp_path):
         ({"loss": lambda x, y: y.sum()}, "does not depend on the logits"),
         ({"loss": lambda x, y: x.sum() / 0}, "loss: NaN or infinite before any training"),
         ({"loss": lambda x, y: x.sum(7)}, "loss: fails: IndexError"),
+        ({"loss": lambda x, y: ELSEWHERE.sum()}, "loss: does not depend on the logits"),
+        ({"loss": torch.nn.AdaptiveLogSoftmaxWithLoss(4, 4, [2])}, "loss: its own parameters"),
+        ({"callbacks": print}, "callbacks: expected a list of functions"),
+        ({"callbacks": [3]}, "callbacks: expected a list of functions"),
+        ({"device": "meta"}, "device: 'meta' cannot be used"),
         ({"augment": lambda x, y: x}, "augment: expected images and masks, got Tensor"),
         ({"augment": lambda x, y: (x[:1], y)}, r"augment: expected images \(\(2, 1, 48, 40\)"),
         ({"augment": lambda x, y: (x, y > 0)}, "augment: expected masks .* torch.bool"),
