@@ -85,9 +85,11 @@ def test_nothing_is_marked_where_no_lesion_can_be(window, cohort):
         np.testing.assert_array_equal(is_lesion(logits), marked)
 
 
-def test_predict_refuses_another_grid(run, tmp_path):
+def test_probabilities_are_those_of_the_mni_grid_alone(run, tmp_path):
     path = save(tmp_path / "native.nii.gz", np.ones((30, 31, 32), np.uint8))
     with pytest.raises(DataError, match="native.nii.gz: expected 197 x 233 x 189"):
+        probabilities(run, path)
+    with pytest.raises(DataError, match="native.nii.gz: "):  # no head that could be registered
         predict(run, path)
 
 
