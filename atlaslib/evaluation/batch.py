@@ -28,9 +28,10 @@ from atlaslib.data.cohort import Cohort
 from atlaslib.data.derivatives import derivative_path, describe, sidecar_path
 from atlaslib.data.releases import load_cohort, other_images
 from atlaslib.data.volumes import ORIGIN, read_t1
+from atlaslib.evaluation.inference import Member, load_members
 from atlaslib.evaluation.lesions import SMALLEST, component_sizes, hemisphere
 from atlaslib.evaluation.prediction import Prediction, doubts, segment
-from atlaslib.evaluation.predictor import Networks, Predictor, members
+from atlaslib.evaluation.predictor import Networks
 from atlaslib.files import (
     DataError,
     atomic_write,
@@ -116,8 +117,8 @@ def predict_files(
     ValueError
         As :func:`atlaslib.predict`.
     """
-    networks = [Predictor(each.model(), each.recipe) for each in members(run)]
-    made_by = _networks_digest(networks, brain_only)
+    ensemble = load_members(run)
+    made_by = _networks_digest(ensemble, brain_only)
     scans = find_scans([inputs] if isinstance(inputs, str | os.PathLike) else inputs)
     out = user_path(out)
     make_folder(out)
@@ -134,7 +135,7 @@ def predict_files(
             if _is_done(before, digests, target) and (draw is None or picture.exists()):
                 continue
             image = read_t1(file, "native")
-            prediction = segment(networks, image, brain_only)
+            prediction = segment(ensemble, image, brain_only)
             found = _described(prediction) | {"warnings": "; ".join(doubts(image))}
             # the same bytes at any time
             content = gzip.compress(prediction.mask.to_bytes(), 6, mtime=0)
@@ -254,13 +255,13 @@ def _is_done(before: Row, digests: Row, target: Path) -> bool:
     return not before["error"] and all(before[name] == value for name, value in digests.items())
 
 
-def _networks_digest(networks: Sequence[Predictor], brain_only: bool) -> str:
+def _networks_digest(ensemble: Sequence[Member], brain_only: bool) -> str:
     """SHA-256 of all that determines the mask of a scan, whatever the order of the networks."""
     each = []
-    for network in networks:
-        digest = hashlib.sha256(network.recipe.key().encode())
-        for name, value in network.network.state_dict().items():
-            digest.update(name.encode() + value.double().numpy().tobytes())
+    for model, recipe in ensemble:
+        digest = hashlib.sha256(recipe.key().encode())
+        for name, value in model.state_dict().items():
+            digest.update(name.encode() + value.cpu().double().numpy().tobytes())
         each.append(digest.hexdigest())
     settings = f"engine {ENGINE} brain_only {brain_only}"
     return hashlib.sha256(" ".join([*sorted(each), settings]).encode()).hexdigest()

@@ -177,19 +177,21 @@ def probabilities(
     (189, 232, 196) float32
     """
     t1 = read_t1(scan.t1 if isinstance(scan, Scan) else user_path(scan))
-    return _logits(run, t1, brain_only).sigmoid().numpy()
+    return _logits(load_members(run), t1, brain_only).sigmoid().numpy()
 
 
-def volume_probability(run: Networks, t1: Image, brain_only: bool = True) -> np.ndarray:
+def volume_probability(
+    ensemble: Sequence[Member], t1: Image, brain_only: bool = True
+) -> np.ndarray:
     """The probability of lesion for each voxel of a T1 on the MNI grid, (197, 233, 189)."""
-    return to_volume(_logits(run, t1, brain_only).sigmoid().numpy())
+    return to_volume(_logits(ensemble, t1, brain_only).sigmoid().numpy())
 
 
-def _logits(run: Networks, t1: Image, brain_only: bool) -> torch.Tensor:
+def _logits(ensemble: Sequence[Member], t1: Image, brain_only: bool) -> torch.Tensor:
     """Logits of all slices of a T1 on the MNI grid, (189, 232, 196) on the CPU."""
     try:
         levels = normalise(t1.voxels)
     except DataError as error:
         raise DataError(f"{t1.path}: {error}", error.kind) from None
     images = torch.from_numpy(np.ascontiguousarray(to_slices(levels)))
-    return _scan_logits(load_members(run), images, brain_only)
+    return _scan_logits(ensemble, images, brain_only)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,10 +14,10 @@ from atlaslib.data.cohort import Cohort, Scan
 from atlaslib.data.registration import from_mni, to_mni
 from atlaslib.data.standardise import align, registered, registered_t1
 from atlaslib.data.volumes import read_lesion, read_t1
-from atlaslib.evaluation.inference import volume_probability
+from atlaslib.evaluation.inference import Member, load_members, volume_probability
 from atlaslib.evaluation.metrics import dice_of
 from atlaslib.evaluation.prediction import volume_ml
-from atlaslib.evaluation.predictor import Networks, members
+from atlaslib.evaluation.predictor import Networks
 from atlaslib.files import DataError, expect, user_path
 
 _SCORES = ["dice", "volume_ml", "predicted_ml", "intersection_ml", "similarity", "problem"]
@@ -52,14 +53,16 @@ def evaluate_native(
         similarity (of the registration), problem. A scan that could not be registered has no
         scores, and the reason in ``problem``.
     """
-    members(run)
+    ensemble = load_members(run)
     expect("cohort", cohort, Cohort)
     folder = user_path(registered_folder) if str(registered_folder) else None
     rows = []
     for scan in tqdm(cohort.labelled, disable=not progress, unit="scan"):
         row = {"subject": scan.subject, "session": scan.session, "site": scan.site}
         try:
-            rows.append({**row, **_native_scores(run, scan, folder, brain_only), "problem": ""})
+            rows.append(
+                {**row, **_native_scores(ensemble, scan, folder, brain_only), "problem": ""}
+            )
         except DataError as error:
             if error.kind == "not installed":
                 raise
@@ -68,7 +71,7 @@ def evaluate_native(
 
 
 def _native_scores(
-    run: Networks, scan: Scan, folder: Path | None, brain_only: bool
+    ensemble: Sequence[Member], scan: Scan, folder: Path | None, brain_only: bool
 ) -> dict[str, float]:
     if folder is None:
         aligned = align(scan)
@@ -82,7 +85,7 @@ def _native_scores(
         standard = read_t1(registered_t1(scan, folder))
         found, similarity = about["MaskAffine"], about["Similarity"]
     true = read_lesion(scan)
-    probability = volume_probability(run, standard, brain_only)
+    probability = volume_probability(ensemble, standard, brain_only)
     marked = from_mni(probability, true.voxels.shape, true.affine, found) > 0.5
     both = marked & true.voxels
     volumes = [volume_ml(mask, true.affine) for mask in (both, marked, true.voxels)]

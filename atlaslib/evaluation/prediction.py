@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,8 @@ from atlaslib.data.registration import (
     to_mni,
 )
 from atlaslib.data.volumes import Image, read_t1
-from atlaslib.evaluation.inference import volume_probability
-from atlaslib.evaluation.predictor import Networks, members
+from atlaslib.evaluation.inference import Member, load_members, volume_probability
+from atlaslib.evaluation.predictor import Networks
 from atlaslib.files import user_path
 
 # similarity below which a head on the MNI grid is said to be elsewhere than the template's; heads
@@ -78,18 +79,23 @@ def volume_ml(mask: NDArray[np.bool_], affine: NDArray[Any]) -> float:
     return float(mask.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000)
 
 
-def segment(run: Networks, image: Image, brain_only: bool = True) -> Prediction:
-    """Segment a T1 that was read with :func:`atlaslib.data.volumes.read_t1` as "native".
+def segment(ensemble: Sequence[Member], image: Image, brain_only: bool = True) -> Prediction:
+    """Segment a T1; as :func:`predict`, but nothing warns of a doubtful header.
 
-    Parameters and errors are those of :func:`predict`, but nothing warns of a doubtful header.
+    Parameters
+    ----------
+    ensemble : from :func:`atlaslib.evaluation.inference.load_members`, once for many scans
+    image : Image
+        Read with :func:`atlaslib.data.volumes.read_t1` as "native".
+    brain_only : bool, default=True
     """
     if space_of(image) == "MNI":
-        return Prediction(image, volume_probability(run, image, brain_only) > 0.5, None)
+        return Prediction(image, volume_probability(ensemble, image, brain_only) > 0.5, None)
     found = register(image)
     check_registration(found, str(image.path))
     standard = to_mni(image.voxels, image.affine, found.affine)
     seen = dataclasses.replace(image, voxels=standard)
-    probability = volume_probability(run, seen, brain_only)
+    probability = volume_probability(ensemble, seen, brain_only)
     probability = from_mni(probability, image.voxels.shape, image.affine, found.affine)
     return Prediction(image, probability > 0.5, found)
 
@@ -138,8 +144,8 @@ def predict(
         If ``run`` is an empty list, or something in it can segment no scan; if one of several was
         split by slice.
     """
-    members(run)  # before anything is read
+    ensemble = load_members(run)  # refused before anything is read
     image = read_t1(t1.t1 if isinstance(t1, Scan) else user_path(t1), "native")
     for doubt in geometry_warnings(image, space_of(image)):
         warnings.warn(str(doubt), stacklevel=2)
-    return segment(run, image, brain_only).mask
+    return segment(ensemble, image, brain_only).mask

@@ -23,8 +23,6 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Sampler = Callable[[pd.DataFrame, int, np.random.Generator], Any]
 #: Images (n, channels, H, W) and masks (n, 1, H, W), in 0..1, to others of the same shapes.
 Augment = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-
-
 #: Functions that get each new row of the history.
 Callbacks = Sequence[Callable[[dict[str, float]], None]]
 

@@ -17,7 +17,7 @@ from atlaslib.data.slices import to_slices
 from atlaslib.data.template import template
 from atlaslib.data.volumes import Image, read_t1
 from atlaslib.evaluation import prediction as module
-from atlaslib.evaluation.inference import probabilities
+from atlaslib.evaluation.inference import load_members, probabilities
 from atlaslib.evaluation.prediction import doubts, segment
 from atlaslib.recipes import recipe
 
@@ -26,7 +26,7 @@ NETWORK = atlaslib.Predictor(atlaslib.build_model("zero"), recipe("zero", "smoke
 
 
 def segmented(run, path):
-    return segment(run, read_t1(path, "native"))
+    return segment(load_members(run), read_t1(path, "native"))
 
 
 @pytest.fixture
