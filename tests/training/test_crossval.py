@@ -59,7 +59,7 @@ def test_an_interruption_keeps_the_folds_that_are_done(cohort, tmp_path, monkeyp
     assert set(pd.read_csv(tmp_path / "scores.csv").fold) == {2}
 
 
-def test_folds_that_cannot_be_made_are_refused(cohort, out, tmp_path):
+def test_folds_that_cannot_be_made_are_refused(table, cohort, out, tmp_path):
     for changes in ({"folds": 3}, {"split_seed": 1}):
         chosen = dataclasses.replace(RECIPE, **changes)
         with pytest.raises(ValueError, match="leave the recipe's folds at none"):
