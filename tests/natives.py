@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import nibabel as nib
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 from volumes import AFFINE, save
 
-from atlaslib.data.volumes import GRID, brain_mask
+from atlaslib.data.template import Registration
+from atlaslib.data.volumes import GRID, Image, brain_mask
 
 CENTRE = np.array([0.0, -20, 10])  # mm: about the middle of the brain
 BALL = (-38.0, -14, 23)  # mm: the centre of a lesion of 10 mL
@@ -131,3 +134,14 @@ KINDS: dict[str, tuple[Native, Callable[[Array], Array] | None]] = {
     "brain alone": (native(), extracted),
     "like T2": (native(), like_t2),
 }
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> dict[str, float]:
+    """Let a module's `register` give the usual map, of a quality that a test may change."""
+    about = {"similarity": 0.8, "contrast": 0.7}
+
+    def register(image: Image) -> Registration:
+        return Registration(USUAL, about["similarity"], about["contrast"], 0.9)
+
+    monkeypatch.setattr(module, "register", register)
+    return about

@@ -10,7 +10,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from atlaslib.data.cohort import Cohort
-from atlaslib.data.splits import TEST, make_folds, split_cohort
+from atlaslib.data.splits import make_folds
 from atlaslib.evaluation.scoring import evaluate
 from atlaslib.files import DataError, atomic_write, make_folder, user_path
 from atlaslib.recipes import Recipe
@@ -102,6 +102,6 @@ def _fold(recipe: Recipe, cohort: Cohort, out: Path) -> tuple[int, pd.DataFrame]
     """Train and test one fold; its number from 1, and its scores."""
     number = recipe.split_seed + 1
     run = train(recipe, cohort, out=out / f"fold-{number}", progress=False)
-    scores = evaluate(run, split_cohort(cohort, recipe)[TEST], progress=False)
+    scores = evaluate(run, run.unseen(cohort), progress=False)
     scores.insert(0, "fold", number)
     return number, scores

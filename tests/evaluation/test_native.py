@@ -12,9 +12,7 @@ from volumes import head, save
 
 import atlaslib
 from atlaslib.data import standardise
-from atlaslib.data.registration import Registration
 from atlaslib.data.standardise import register_cohort
-from atlaslib.data.volumes import Image
 from atlaslib.evaluation import native as module
 from atlaslib.evaluation.native import evaluate_native
 from atlaslib.recipes import recipe
@@ -26,13 +24,7 @@ NETWORK = atlaslib.Predictor(atlaslib.build_model("zero"), recipe("zero", "smoke
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What registration gives; a test may change the similarity."""
-    about = {"similarity": 0.8, "contrast": 0.7}
-
-    def register(image: Image) -> Registration:
-        return Registration(natives.USUAL, about["similarity"], about["contrast"], 0.9)
-
-    monkeypatch.setattr(standardise, "register", register)
-    return about
+    return natives.stand_in(monkeypatch, standardise)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import atlaslib
 from atlaslib.data.registration import Registration
 from atlaslib.data.slices import to_slices
 from atlaslib.data.template import template
-from atlaslib.data.volumes import Image, read_t1
+from atlaslib.data.volumes import read_t1
 from atlaslib.evaluation import prediction as module
 from atlaslib.evaluation.inference import load_members, probabilities
 from atlaslib.evaluation.prediction import doubts, segment
@@ -32,13 +32,7 @@ def segmented(run, path):
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What registration gives; a test may change the similarity."""
-    about = {"similarity": 0.8, "contrast": 0.7}
-
-    def register(image: Image) -> Registration:
-        return Registration(natives.USUAL, about["similarity"], about["contrast"], 0.9)
-
-    monkeypatch.setattr(module, "register", register)
-    return about
+    return natives.stand_in(monkeypatch, module)
 
 
 @pytest.fixture
