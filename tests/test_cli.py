@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -261,3 +264,17 @@ def test_masks_of_any_program_are_scored(cohort, tmp_path, capsys):
     table = pd.read_csv(tmp_path / "scores.csv", dtype={"subject": str})
     assert len(table) == len(cohort)
     assert set(table.lesion_count_difference) == {0}
+
+
+def test_sigterm_interrupts_a_command_as_ctrl_c_does(tmp_path, monkeypatch, capsys):
+    """So that it ends the processes that it has started."""
+
+    def terminated(options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("atlaslib.commands.check", terminated)
+    assert main(["check", str(tmp_path)]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before

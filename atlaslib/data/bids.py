@@ -138,7 +138,8 @@ def find_scans(
             t1s[file.subject].append(file)
     # of each T1w image: its masks, each with the image that it was drawn on, None for the T1w
     found: dict[Path, list[tuple[BidsFile, BidsFile | None]]] = defaultdict(list)
-    predicted = {path.parent for path in root.rglob(DESCRIPTION) if _name(path) == PREDICTED}
+    above = {folder for file in files if file.is_mask for folder in file.path.parents}
+    predicted = {folder for folder in above if _name(folder / DESCRIPTION) == PREDICTED}
     truth = [file for file in files if predicted.isdisjoint(file.path.parents)]
     for mask in _masks(truth, faults):
         linked = _linked(mask, images, t1s[mask.subject], choose, faults)

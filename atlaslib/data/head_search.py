@@ -124,6 +124,14 @@ def _as_ants(voxels: Floats, affine: Floats) -> Any:
     )
 
 
+@cache
+def _goal() -> tuple[Floats, Floats, Floats]:
+    """The template at 2 mm, the region in which images are compared, and the affine of both."""
+    brain, affine = resized(template(), MNI_AFFINE, FINE)
+    near, _ = resized(region(AROUND).astype(np.float32), MNI_AFFINE, FINE)
+    return brain, near > 0.5, affine
+
+
 def refined(
     start: Floats, voxels: Floats, affine: Floats, fixed: Any = None, kind: str = "Affine"
 ) -> Floats:
@@ -133,11 +141,11 @@ def refined(
     """
     import ants
 
-    goal, goal_affine = fixed or resized(template(), MNI_AFFINE, FINE)
+    brain, near, affine_of_both = _goal()
+    goal, goal_affine = fixed or (brain, affine_of_both)
     where = {}
     if fixed is None:
-        near, _ = resized(region(AROUND).astype(np.float32), MNI_AFFINE, FINE)
-        where = {"mask": _as_ants(near > 0.5, goal_affine), "mask_all_stages": True}
+        where = {"mask": _as_ants(near, goal_affine), "mask_all_stages": True}
     with tempfile.TemporaryDirectory() as folder:
         initial = os.path.join(folder, "start.mat")
         linear, shift = nib.affines.to_matvec(_LPS @ start @ _LPS)

@@ -78,7 +78,7 @@ def predict_files(
     run : Run, Predictor or list of them
         As in :func:`atlaslib.predict`.
     inputs : path or iterable of path
-        Files and folders, as in :func:`find_scans`, which also names the masks.
+        Files and folders, as in :func:`find_inputs`, which also names the masks.
     out : path
         Folder of the masks, each with the shape, orientation and affine of its scan. It is created
         if it is missing.
@@ -119,7 +119,7 @@ def predict_files(
     """
     ensemble = load_members(run)
     made_by = _networks_digest(ensemble, brain_only)
-    scans = find_scans([inputs] if isinstance(inputs, str | os.PathLike) else inputs)
+    scans = find_inputs([inputs] if isinstance(inputs, str | os.PathLike) else inputs)
     out = user_path(out)
     make_folder(out)
     csv = out / TABLE if csv is None else user_path(csv)
@@ -159,7 +159,7 @@ def predict_files(
     return _typed([rows[mask] for mask in names.values()])
 
 
-def find_scans(inputs: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
+def find_inputs(inputs: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
     """The T1 images of files and folders, by the names of their masks.
 
     Parameters

@@ -67,10 +67,11 @@ def dice_per_slice(prediction: ArrayLike, target: ArrayLike) -> np.ndarray:
     array of shape (slices,), float64
     """
     p, t = _pair(prediction, target)
-    return _dice_of_counts((p & t).sum((1, 2)), p.sum((1, 2)), t.sum((1, 2)))
+    return dice_of_counts((p & t).sum((1, 2)), p.sum((1, 2)), t.sum((1, 2)))
 
 
-def _dice_of_counts(both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+def dice_of_counts(both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Dice from arrays of voxel counts, ``nan`` where both masks are empty."""
     with np.errstate(invalid="ignore"):
         return 2 * both / (predicted + true)
 
@@ -86,7 +87,7 @@ def mean_slice_dice(prediction: ArrayLike, target: ArrayLike) -> float:
 
 def mean_dice(both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> float:
     """Like :func:`mean_slice_dice`, from the voxel counts of each slice."""
-    return _mean(_dice_of_counts(both, predicted, true))
+    return _mean(dice_of_counts(both, predicted, true))
 
 
 def _mean(values: np.ndarray) -> float:

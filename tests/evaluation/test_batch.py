@@ -27,7 +27,7 @@ from atlaslib import (
 from atlaslib.data.registration import Registration
 from atlaslib.data.volumes import GRID
 from atlaslib.evaluation import batch
-from atlaslib.evaluation.batch import find_scans, predict_files
+from atlaslib.evaluation.batch import find_inputs, predict_files
 from atlaslib.evaluation.prediction import Prediction
 from atlaslib.figures.native import plot_prediction
 
@@ -226,7 +226,7 @@ def test_inputs_are_found_by_rule(tmp_path):
         (tmp_path / "x" / name).touch()
     x = tmp_path / "x"
     given = x / "p2" / "T1_Lesion.nii"  # whoever names a file means it
-    assert find_scans([x, given, x / "p1" / "T1.nii.gz"]) == {
+    assert find_inputs([x, given, x / "p1" / "T1.nii.gz"]) == {
         "p1/T1_lesion.nii.gz": x / "p1/T1.nii.gz",
         "p2/T1_lesion.nii.gz": x / "p2/T1.NII",
         "T1_Lesion_lesion.nii.gz": given,
@@ -239,7 +239,7 @@ def test_inputs_are_found_by_rule(tmp_path):
         ([], "no T1 to segment"),
     ):
         with pytest.raises(DataError, match=says):
-            find_scans(wrong)
+            find_inputs(wrong)
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", '"'])

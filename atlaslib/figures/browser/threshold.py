@@ -16,6 +16,7 @@ from atlaslib.data.cohort import Cohort
 from atlaslib.data.slices import SliceDataset, to_slices
 from atlaslib.data.volumes import near_brain
 from atlaslib.evaluation.inference import predictions
+from atlaslib.evaluation.metrics import dice_of_counts
 from atlaslib.evaluation.predictor import Trained
 from atlaslib.evaluation.starter_code import jpeg_mask
 from atlaslib.figures.base import COLOURS, panels
@@ -125,10 +126,10 @@ def dice_and_loss(network: Trained, cohort: Cohort) -> dict[str, Any]:
     counts = np.stack(found)  # (scans, slices, 5, thresholds)
     both, soft_both, predicted, lesion_pixels, soft_pixels = np.moveaxis(counts, 2, 0)
     dice = {
-        "2018": _mean(_mean(_dice(soft_both, predicted, soft_pixels), 1)),
-        "per slice": _mean(_mean(_dice(both, predicted, lesion_pixels), 1)),
-        "per scan": _mean(_dice(both.sum(1), predicted.sum(1), lesion_pixels.sum(1))),
-        "pooled": _dice(*(each.sum((0, 1)) for each in (both, predicted, lesion_pixels))),
+        "2018": _mean(_mean(dice_of_counts(soft_both, predicted, soft_pixels), 1)),
+        "per slice": _mean(_mean(dice_of_counts(both, predicted, lesion_pixels), 1)),
+        "per scan": _mean(dice_of_counts(both.sum(1), predicted.sum(1), lesion_pixels.sum(1))),
+        "pooled": dice_of_counts(*(each.sum((0, 1)) for each in (both, predicted, lesion_pixels))),
     }
     middle = FINE + (FINE[1] - FINE[0]) / 2
     losses = [
@@ -147,13 +148,6 @@ def dice_and_loss(network: Trained, cohort: Cohort) -> dict[str, Any]:
         "loss": [float((loss + certain) / voxels) for loss in losses],
         "zero": float((zero + certain) / voxels),
     }
-
-
-def _dice(
-    both: NDArray[np.float64], predicted: NDArray[np.float64], true: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):
-        return 2 * both / (predicted + true)
 
 
 def _mean(values: NDArray[np.float64], axis: int = 0) -> NDArray[np.float64]:
