@@ -101,8 +101,9 @@ _LPS = np.diag([-1.0, -1, 1, 1])
 
 def import_ants(path: Path) -> Any:
     """The package antspyx; a DataError that names the image if it is not installed."""
-    # one thread, so that the same image always gives the same result; read when ants is imported
+    # so that the same image always gives the same result; ants.registration ignores a seed
     os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+    os.environ.setdefault("ANTS_RANDOM_SEED", "1")
     try:
         import ants
     except ImportError:
@@ -168,7 +169,6 @@ def refined(
             aff_shrink_factors=(2, 1),
             aff_smoothing_sigmas=(1, 0),
             aff_random_sampling_rate=0.1,
-            random_seed=1,
             **where,
         )
         (name,) = found["fwdtransforms"]

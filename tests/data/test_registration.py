@@ -15,6 +15,7 @@ from volumes import AFFINE, save
 
 import atlaslib
 from atlaslib.data import registration, template
+from atlaslib.data.head_search import import_ants, refined
 from atlaslib.data.registration import (
     CONTRAST,
     SIMILARITY,
@@ -288,3 +289,11 @@ def test_a_header_without_orientation_is_refused():
     image = dataclasses.replace(as_image(np.ones((9, 9, 9)), np.eye(4)), oriented=False)
     with pytest.raises(atlaslib.DataError, match="left and right cannot be told apart"):
         register(image)
+
+
+def test_the_same_image_always_gets_the_same_map(tmp_path):
+    pytest.importorskip("ants", reason="registration needs antspyx")
+    import_ants(tmp_path)  # which sets the seed
+    image = template.resized(template.template(), template.MNI_AFFINE, 2.0)
+    start = natives.moved((3, -2, 4), (2, 3, -2))
+    np.testing.assert_array_equal(refined(start, *image), refined(start, *image))
