@@ -46,7 +46,7 @@ def form(number: str, exercise: Exercise, words: Mapping[str, str]) -> Form:
     """
     identity = f"exercise-{number.replace('.', '-')}-{uuid.uuid4().hex[:8]}"
     fields = _choices(identity, exercise) if "options" in exercise else _field(exercise)
-    settings = json.dumps({"exercise": exercise, "words": words}).replace("</", r"<\/")
+    settings = json.dumps({"exercise": exercise, "words": words}).replace("<", r"\u003c")
     return Form(
         f'<div class="atlaslib-exercise" id="{identity}">\n<style>\n{_text("form.css")}</style>\n'
         f'<form aria-label="Exercise {number}" autocomplete="off" novalidate>\n{fields}\n'

@@ -6,8 +6,9 @@ import re
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any, NotRequired, TypeAlias, final
+from typing import Annotated, Any, NotRequired, TypeAlias, final
 
+from annotated_types import Ge
 from typing_extensions import TypedDict
 
 from atlaslib.files import DataError, checked, read_bytes
@@ -29,7 +30,7 @@ class Number(TypedDict):
 
     asks: str
     answer: float
-    tolerance: float
+    tolerance: Annotated[float, Ge(0)]
     unit: NotRequired[str]  # shown behind the field
     right: str  # why it is right
     hints: list[Hint]
@@ -64,8 +65,9 @@ def exercises(path: Path = FILE) -> dict[str, Exercise]:
     DataError
         If the file cannot be read, or an exercise in it cannot be answered; names the exercise.
     """
+    written = read_bytes(path)
     try:
-        content = tomllib.loads(read_bytes(path).decode())
+        content = tomllib.loads(written.decode())
     except ValueError as error:  # not UTF-8, or not TOML
         raise DataError(f"{path.name}: {error}") from None
     return {
