@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from atlaslib.exercises.questions import exercises
+from atlaslib.exercises.questions import close, exercises
 from atlaslib.files import DataError
 
 BOOK = Path(__file__).resolve().parent.parent.parent / "book"
@@ -111,6 +112,25 @@ def test_an_exercise_has_its_number_a_title_a_grade_a_form_and_a_folded_solution
             assert found[k + 2].source.startswith(":::{admonition} Solution\n:class: dropdown\n")
         else:
             assert ":::{admonition} Solution\n:class: dropdown\n" in question.source
+
+
+def told(solution: str) -> list[float]:
+    """The numbers in a solution; spaces group their digits."""
+    plain = re.sub(r"(?<=\d)[ \u00a0\u202f](?=\d{3})", "", solution)
+    return [float(each) for each in re.findall(r"\d+(?:\.\d+)?", plain)]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_solution_tells_the_accepted_answer(path: Path) -> None:
+    found = cells(path)
+    for cell, following in itertools.pairwise(found):
+        for number in asked(cell.source):
+            exercise, solution = exercises()[number], following.source
+            if "options" in exercise:
+                assert set(re.findall(r"\b[Aa]nswer ([a-h])\b", solution)) == {exercise["answer"]}
+            else:
+                near = [close(x, exercise["answer"], exercise["tolerance"]) for x in told(solution)]
+                assert any(near), number
 
 
 @pytest.mark.parametrize("path", CHAPTERS + OTHERS, ids=lambda path: path.stem)
