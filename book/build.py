@@ -46,7 +46,8 @@ def shared_digest(root: Path, profile: str, data: str) -> str:
     digest = hashlib.sha256(f"{profile}\n{data}\n{platform.python_version()}\n".encode())
     packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()})
     digest.update("\n".join(packages).encode())
-    sources = [*(root / "atlaslib").rglob("*.py"), *(root / "data" / "results").rglob("*")]
+    library = (path for path in (root / "atlaslib").rglob("*") if path.suffix != ".pyc")
+    sources = [*library, *(root / "data" / "results").rglob("*")]
     for path in sorted(path for path in sources if path.is_file()):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     # a folder of images is too large to hash: names, sizes and modification times must do

@@ -77,12 +77,16 @@ def test_only_a_changed_chapter_is_rerun(book: Path, runs: list[str]) -> None:
     assert runs == ["book/a", "book/intro", "book/a"]
 
 
-@pytest.mark.parametrize("change", ["library", "profile", "data", "results", "output lost"])
+@pytest.mark.parametrize(
+    "change", ["library", "hints", "profile", "data", "results", "output lost"]
+)
 def test_what_else_causes_a_rerun(book: Path, runs: list[str], change: str, tmp_path: Path) -> None:
     build.run_all(book, "smoke", "")
     profile, data = "smoke", ""
     if change == "library":
         (book / "atlaslib" / "module.py").write_text("x = 2\n")
+    elif change == "hints":
+        (book / "atlaslib" / "exercises.toml").write_text("tolerance = 1\n")
     elif change == "profile":
         profile = "quick"
     elif change == "data":
