@@ -1,0 +1,429 @@
+// "Through the bottleneck": the numbers in a network's bottleneck as bars that can be dragged, and
+// the mask that the rest of the network makes of them.
+"use strict";
+(function (atlaslib) {
+  const { element, slider, digits } = atlaslib;
+  const REACH = 3, STEP = 0.1; // of a bar, in standard deviations
+  const FULL = 12; // wait this long between the steps of a search, in ms, so that they are seen
+  const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+  const sum = (values) => values.reduce((a, b) => a + b, 0);
+  const largest = (a, b) => Math.max(...Array.from(a, (value, k) => Math.abs(value - b[k])));
+  const signed = (value) => (value < 0 ? "−" : "+") + digits(Math.abs(value), 1);
+
+  atlaslib.bottleneck = (id, data) => atlaslib.start(id, data, begin);
+
+  function begin(live, data, [network]) {
+    const { before, vector, after } = data.tensors;
+    const length = data.centre.length;
+    const score = (values) => Array.from(values, (v, k) => (v - data.centre[k]) / data.spread[k]);
+    const mirrored = (mask) =>
+      mask.map((_, k) => mask[k - (k % atlaslib.COLUMNS) + atlaslib.COLUMNS - 1 - (k % atlaslib.COLUMNS)]);
+
+    // --- the network ------------------------------------------------------------------------------
+
+    // The map ahead of the bottleneck to the bottleneck's numbers, as scores.
+    const encode = (map) => score(network.model.forward(map, before, vector).data);
+
+    // Scores to the map that is made of them, its positions in another order if one is given.
+    function expand(scores, order) {
+      const values = Float64Array.from(scores, (z, k) => data.centre[k] + z * data.spread[k]);
+      const map = network.model.forward(atlaslib.tensor(data.shapes.vector, values), vector, after);
+      return order ? reordered(map, order) : map;
+    }
+
+    const draw = (map) => network.model.whole(network.model.forward(map, after));
+
+    // All channels of a map with their positions in the same other order.
+    function reordered(map, order) {
+      const area = order.length;
+      return atlaslib.tensor(map.shape, map.data.map((_, k) => map.data[k - (k % area) + order[k % area]]));
+    }
+
+    function shuffled(area) {
+      const order = Array.from({ length: area }, (_, k) => k);
+      for (let k = area - 1; k > 0; k--) {
+        const other = Math.floor(Math.random() * (k + 1));
+        [order[k], order[other]] = [order[other], order[k]];
+      }
+      return order;
+    }
+
+    function result(scores, brain, order) {
+      const map = expand(scores, order);
+      const probability = draw(map).map((logit, k) => (brain[k] ? sigmoid(logit) : 0));
+      return { map, probability, mask: Uint8Array.from(probability, (p) => (p > 0.5 ? 1 : 0)) };
+    }
+
+    const people = data.slices.map(({ image, truth, brain, map }, n) => {
+      const person = { image: atlaslib.bytes(image), brain: atlaslib.bits(brain), best: {} };
+      const lesion = atlaslib.bits(truth);
+      person.targets = { lesion, mirrored: mirrored(lesion) };
+      person.map = atlaslib.tensor(data.shapes.before, atlaslib.decoded(map, 32));
+      person.scores = encode(person.map);
+      person.own = result(person.scores, person.brain);
+      person.name = `person ${n + 1}`;
+      return person;
+    });
+
+    const state = { person: people[0], other: people[1], target: "lesion", blend: 0 };
+    state.scores = [...state.person.scores];
+    state.front = state.back = null; // orders of the positions of the maps before and after
+    let shown, waiting = false, searching = null;
+
+    const target = (name = state.target) => state.person.targets[name];
+    const dice = (name) => atlaslib.dice(shown.mask, target(name));
+    const area = (mask) => sum(mask) / 100;
+    const share = (part, whole) =>
+      sum(part) ? Math.round((100 * sum(part.map((value, k) => value & whole[k]))) / sum(part)) : 0;
+
+    // --- the bars ---------------------------------------------------------------------------------
+
+    const bars = Array.from({ length }, (_, k) => {
+      const bar = element("span", { tabIndex: k ? -1 : 0 }, element("i"), element("b"));
+      const fixed = { role: "slider", "aria-label": `number ${k + 1}`, "aria-orientation": "vertical" };
+      for (const name in fixed) bar.setAttribute(name, fixed[name]);
+      bar.setAttribute("aria-valuemin", -REACH);
+      bar.setAttribute("aria-valuemax", REACH);
+      bar.onkeydown = (event) => key(event, k);
+      return bar;
+    });
+    const columns = Math.min(length, 32);
+    const board = element("div", { className: "bars" }, ...bars);
+    board.style.setProperty("--columns", columns);
+    const reading = element("p", { className: "caption" });
+
+    const clamp = (z) => Math.min(Math.max(z, -REACH), REACH);
+    const height = (z) => 50 - (50 * clamp(z)) / REACH; // of its end, from the top, in per cent
+
+    function showBars() {
+      bars.forEach((bar, k) => {
+        const z = state.scores[k], [fill, mark] = bar.children;
+        fill.style.top = Math.min(height(z), 50) + "%";
+        fill.style.bottom = 100 - Math.max(height(z), 50) + "%";
+        fill.style.background = network.colour;
+        mark.style.top = height(state.person.scores[k]) + "%";
+        bar.setAttribute("aria-valuenow", digits(z, 1));
+      });
+    }
+
+    function set(k, z) {
+      stop();
+      state.scores[k] = clamp(z);
+      read(k);
+      changed();
+    }
+
+    function read(k) {
+      reading.textContent =
+        `Number ${k + 1}: ${signed(state.scores[k])} standard deviations from its mean ` +
+        `(here ${signed(state.person.scores[k])}).`;
+    }
+
+    function focus(k) {
+      bars.forEach((bar, n) => (bar.tabIndex = n === k ? 0 : -1));
+      bars[k].focus({ preventScroll: true });
+      read(k);
+    }
+
+    function key(event, k) {
+      const far = event.shiftKey ? 1 : STEP;
+      const actions = {
+        ArrowLeft: () => focus(Math.max(k - 1, 0)),
+        ArrowRight: () => focus(Math.min(k + 1, length - 1)),
+        ArrowUp: () => set(k, state.scores[k] + far),
+        ArrowDown: () => set(k, state.scores[k] - far),
+        Home: () => set(k, -REACH),
+        End: () => set(k, REACH),
+        Delete: () => set(k, state.person.scores[k]),
+      };
+      if (!actions[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      actions[event.key]();
+    }
+
+    // a drag sets each bar that it passes, within the row where it began
+    let row = null;
+    const dragged = (event) => {
+      const box = board.getBoundingClientRect(), rows = Math.ceil(length / columns);
+      const tall = box.height / rows;
+      if (row === null) row = Math.min(Math.max(Math.floor((event.clientY - box.top) / tall), 0), rows - 1);
+      const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
+      const k = row * columns + Math.min(Math.max(column, 0), columns - 1);
+      if (k >= length) return;
+      const cell = bars[k].getBoundingClientRect();
+      focus(k);
+      set(k, REACH * (1 - (2 * (event.clientY - cell.top)) / cell.height));
+    };
+    board.onpointerdown = (event) => {
+      event.preventDefault();
+      board.setPointerCapture(event.pointerId);
+      dragged(event);
+    };
+    board.onpointermove = (event) => row !== null && dragged(event);
+    board.onpointerup = board.onpointercancel = () => (row = null);
+
+    // --- what is shown ------------------------------------------------------------------------------
+
+    const view = atlaslib.screen(data.shown, 3,
+      "A slice with the dashed outline of the target and the mask that the numbers make. " +
+        "Left and right arrow blend with another person.");
+    const patch = (colour, label) => atlaslib.named({ colour, label });
+    const caption = element("p", { className: "caption" },
+      patch(data.lesion, "target, dashed"), patch(network.colour, "mask; shade: probability"),
+      patch("#999999", "masks of both people, while you blend"));
+    const cells = [0, 1].map(() => [element("span"), element("span"), element("span")]);
+    const table = atlaslib.table(["", "network", "now", "best"],
+      [["Dice with target", ...cells[0]], ["mask", ...cells[1]]]);
+    const spoken = element("p", { className: "spoken" });
+    spoken.setAttribute("aria-live", "polite");
+
+    // A map as a small picture: the mean magnitude of its channels.
+    const picture = (label) => {
+      const canvas = element("canvas", { className: "map" });
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", label);
+      return canvas;
+    };
+    const maps = { front: picture("The map before the average"), back: picture("The decoder's map") };
+    function showMap(canvas, { data: values, shape: [channels, rows, across] }) {
+      const mean = Array.from({ length: rows * across }, (_, k) => {
+        let total = 0;
+        for (let c = 0; c < channels; c++) total += Math.abs(values[c * rows * across + k]);
+        return total;
+      });
+      const top = Math.max(...mean, 1e-9), image = new ImageData(across, rows);
+      mean.forEach((value, k) => {
+        const level = (255 * value) / top;
+        image.data.set([level, level, level, 255], 4 * k);
+      });
+      Object.assign(canvas, { width: across, height: rows });
+      canvas.getContext("2d").putImageData(image, 0, 0);
+    }
+
+    function show() {
+      const { image, own, map } = state.person;
+      const tint = [1, 3, 5].map((at) => parseInt(network.colour.slice(at, at + 2), 16));
+      view.paint((k) => {
+        const part = 0.75 * shown.probability[k];
+        return tint.map((value) => part * value + (1 - part) * image[k]);
+      });
+      if (state.blend) for (const { mask } of [own, theirs()]) view.outline(mask, "#999999", 1.5);
+      view.outline(shown.mask, network.colour, 3);
+      view.outline(target(), data.lesion, 2.5, [5, 4]);
+      showMap(maps.front, state.front ? reordered(map, state.front) : map);
+      showMap(maps.back, shown.map);
+      showBars();
+      const best = state.person.best[state.target];
+      const row = (values) => values.map((value) => digits(value));
+      const words = [
+        row([atlaslib.dice(own.mask, target()), dice(), best]),
+        [own.mask, shown.mask].map((mask) => digits(area(mask), 1) + " cm²"),
+      ];
+      cells.forEach((line, n) => line.forEach((cell, m) => (cell.textContent = words[n][m] ?? "")));
+    }
+
+    // The other person's mask within this slice's brain.
+    function theirs() {
+      return result(state.other.scores, state.person.brain);
+    }
+
+    function changed() {
+      if (waiting) return;
+      waiting = true;
+      setTimeout(() => {
+        waiting = false;
+        compute();
+      });
+    }
+
+    function compute() {
+      shown = result(state.scores, state.person.brain, state.back);
+      const { best } = state.person;
+      if (!state.back) best[state.target] = Math.max(best[state.target] || 0, dice() || 0);
+      show();
+      judge();
+    }
+
+    // --- the tasks ------------------------------------------------------------------------------------
+
+    const tasks = {
+      single: "Halve or double the mask with one number.",
+      blend: "Blend into the other person, slowly.",
+      shuffle: "Shuffle the map before the average, then the map that the decoder made.",
+      outline: "Bring Dice 0.1 above the network's own, for the lesion or its mirror image.",
+    };
+    const lines = {}, found = { halfway: "" };
+    for (const name in tasks) lines[name] = element("li", {}, tasks[name] + " ", element("em"));
+    const done = (name, words) => {
+      lines[name].classList.add("done");
+      lines[name].lastChild.textContent = words;
+    };
+
+    // The centre of a mask, as column and row.
+    function centre(mask) {
+      const middle = [0, 0];
+      mask.forEach((value, k) => {
+        middle[0] += value * (k % atlaslib.COLUMNS);
+        middle[1] += value * Math.floor(k / atlaslib.COLUMNS);
+      });
+      return middle.map((value) => value / sum(mask));
+    }
+
+    function judge() {
+      const { scores, own, best, targets } = state.person;
+      const moved = scores.flatMap((z, k) => (Math.abs(z - state.scores[k]) > 1e-6 ? [k] : []));
+      const [was, is] = [area(own.mask), area(shown.mask)];
+      if (moved.length === 1 && !state.back && (was ? is <= was / 2 || is >= 2 * was : is)) {
+        const [k] = moved, [a, b] = [centre(own.mask), centre(shown.mask)];
+        const away = Math.round(Math.hypot(a[0] - b[0], a[1] - b[1]));
+        done("single",
+          `Number ${k + 1} from ${signed(scores[k])} to ${signed(state.scores[k])}: ${digits(was, 1)} ` +
+          `cm² became ${digits(is, 1)}` + (was && is ? `, and the centre moved by ${away} mm.` : "."));
+      }
+      if (state.blend >= 40 && state.blend <= 60 && moved.length && !state.back) {
+        const end = theirs().mask;
+        found.halfway =
+          `At ${state.blend} % the mask has ${digits(is, 1)} cm² (first ${digits(was, 1)}, last ` +
+          `${digits(area(end), 1)}); ${share(shown.mask, own.mask)} % of it lies in the first mask, ` +
+          `${share(shown.mask, end)} % in the last.`;
+      }
+      if (state.blend === 100 && found.halfway) done("blend", found.halfway);
+      if (found.front && found.back) done("shuffle", `${found.front} ${found.back}`);
+      const reached = Object.keys(best).filter((name) => {
+        const first = atlaslib.dice(own.mask, targets[name]) || 0;
+        return best[name] >= Math.min(first + 0.1, 0.95);
+      });
+      if (reached.length)
+        done("outline", Object.keys(best).map((name) =>
+          `${outlines[name]}: ${digits(atlaslib.dice(own.mask, targets[name]))} by the network, ` +
+          `${digits(best[name])} at best`).join("; ") + ".");
+      spoken.textContent = `Dice ${digits(dice())}, mask ${digits(is, 1)} square centimetres.`;
+    }
+
+    function shuffleFront() {
+      const { map, scores, brain, own } = state.person;
+      restart();
+      state.front = shuffled(map.shape[1] * map.shape[2]);
+      state.scores = encode(reordered(map, state.front));
+      const { probability } = result(state.scores, brain);
+      found.front =
+        `Before the average: no number changes by more than ${digits(largest(state.scores, scores), 3)} ` +
+        `standard deviations, no probability by more than ${digits(largest(probability, own.probability), 3)}.`;
+      changed();
+    }
+
+    function shuffleBack() {
+      const { own, brain } = state.person;
+      stop();
+      const { map, probability } = result(state.scores, brain);
+      state.back = shuffled(map.shape[1] * map.shape[2]);
+      const other = result(state.scores, brain, state.back);
+      found.back =
+        `Behind: a probability changes by ${digits(largest(other.probability, probability), 2)}.`;
+      changed();
+    }
+
+    // --- the search -----------------------------------------------------------------------------------
+
+    // Dice of the probabilities, which also notices what does not cross the threshold.
+    function soft(scores) {
+      const { probability } = result(scores, state.person.brain);
+      const both = sum(probability.map((p, k) => p * target()[k]));
+      return (2 * both) / (sum(probability) + sum(target()));
+    }
+
+    // Change one number after the other, and keep what brings the mask nearer to the target.
+    async function search() {
+      if (searching) return stop();
+      state.back = state.front = null;
+      const mine = (searching = {});
+      searchButton.textContent = "Stop";
+      let value = soft(state.scores);
+      for (let step = 1; step > 0.1; step /= 2)
+        for (let gained = true; gained; ) {
+          gained = false;
+          for (let k = 0; k < length; k++)
+            for (const way of [step, -step]) {
+              const next = [...state.scores];
+              next[k] = clamp(next[k] + way);
+              const reached = soft(next);
+              if (reached <= value + 1e-4) continue;
+              [state.scores, value, gained] = [next, reached, true];
+              read(k);
+              compute();
+              await new Promise((resolve) => setTimeout(resolve, FULL));
+              if (searching !== mine) return;
+            }
+          await new Promise((resolve) => setTimeout(resolve, FULL));
+          if (searching !== mine) return;
+        }
+      stop();
+    }
+
+    function stop() {
+      searching = null;
+      searchButton.textContent = "Let the browser search";
+    }
+
+    // --- the controls -----------------------------------------------------------------------------------
+
+    const choice = (label, options, change) => {
+      const input = element("select", { onchange: () => change(input.value) });
+      input.append(...options.map(([value, text]) => element("option", { value }, text)));
+      return { node: element("label", {}, element("span", {}, label), input), input };
+    };
+    const named = people.map((person, n) => [n, `${person.name}, Dice ${digits(atlaslib.dice(person.own.mask, person.targets.lesion))}`]);
+    const outlines = { lesion: "lesion", mirrored: "mirror image" };
+    const who = choice("Slice of", named, (n) => {
+      state.person = people[n];
+      if (state.other === state.person) state.other = people[(+n + 1) % people.length];
+      partner.input.value = people.indexOf(state.other);
+      restart();
+    });
+    const partner = choice("Blend with", named, (n) => {
+      state.other = people[n];
+      restart();
+    });
+    partner.input.value = 1;
+    const percent = (value) => `${value} %`;
+    const blend = slider("Blend", { min: 0, max: 100, step: 5, value: 0, show: percent }, (value) => {
+      stop();
+      state.blend = value;
+      state.scores = state.person.scores.map((z, k) => z + (value / 100) * (state.other.scores[k] - z));
+      state.front = state.back = null;
+      changed();
+    });
+    const aim = choice("Target", Object.entries(outlines), (name) => {
+      stop();
+      state.target = name;
+      changed();
+    });
+    const button = (label, onclick) => element("button", { type: "button", onclick }, label);
+    const searchButton = button("", search);
+    function restart() {
+      stop();
+      found.halfway = "";
+      blend.set(0);
+    }
+    view.canvas.onkeydown = (event) => {
+      const step = { ArrowLeft: -5, ArrowRight: 5 }[event.key];
+      if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      blend.set(Math.min(Math.max(state.blend + step, 0), 100));
+    };
+
+    const flow = element("div", { className: "flow" },
+      element("figure", {}, maps.front, element("figcaption", {}, "before the average"), button("Shuffle", shuffleFront)),
+      element("figure", {}, maps.back, element("figcaption", {}, "made by the decoder"), button("Shuffle", shuffleBack)));
+    const panel = element("div", { className: "controls" }, who.node, partner.node, blend.node, aim.node,
+      element("div", { className: "buttons" }, searchButton, button("Start again", restart)));
+    const list = element("ol", {}, ...Object.values(lines));
+    live.replaceChildren(
+      element("div", { className: "picture" }, view.canvas, caption),
+      element("div", { className: "panel" }, board, reading, panel, table, flow, list, spoken));
+    read(0);
+    restart();
+    compute();
+    return bars[0];
+  }
+})(window.atlaslib);
