@@ -2,9 +2,9 @@
 // the mask that the rest of the network makes of them.
 "use strict";
 (function (atlaslib) {
-  const { element, slider, digits } = atlaslib;
-  const REACH = 3, STEP = 0.1; // of a bar, in standard deviations
-  const FULL = 12; // wait this long between the steps of a search, in ms, so that they are seen
+  const { COLUMNS, element, slider, digits } = atlaslib;
+  const REACH = 4, STEP = 0.1; // of a bar, in standard deviations
+  const DISC = 16; // diameter of the small disc, in mm
   const sigmoid = (x) => 1 / (1 + Math.exp(-x));
   const sum = (values) => values.reduce((a, b) => a + b, 0);
   const largest = (a, b) => Math.max(...Array.from(a, (value, k) => Math.abs(value - b[k])));
@@ -16,8 +16,18 @@
     const { before, vector, after } = data.tensors;
     const length = data.centre.length;
     const score = (values) => Array.from(values, (v, k) => (v - data.centre[k]) / data.spread[k]);
-    const mirrored = (mask) =>
-      mask.map((_, k) => mask[k - (k % atlaslib.COLUMNS) + atlaslib.COLUMNS - 1 - (k % atlaslib.COLUMNS)]);
+    const column = (k) => k % COLUMNS, row = (k) => Math.floor(k / COLUMNS);
+    const mirrored = (mask) => mask.map((_, k) => mask[k - column(k) + COLUMNS - 1 - column(k)]);
+
+    // The centre of a mask, as column and row.
+    const centre = (mask) =>
+      [column, row].map((place) => sum(mask.map((value, k) => value * place(k))) / sum(mask));
+
+    // A disc in the middle of a mask.
+    function disc(mask) {
+      const [x, y] = centre(mask);
+      return mask.map((_, k) => (Math.hypot(column(k) - x, row(k) - y) < DISC / 2 ? 1 : 0));
+    }
 
     // --- the network ------------------------------------------------------------------------------
 
@@ -57,7 +67,8 @@
     const people = data.slices.map(({ image, truth, brain, map }, n) => {
       const person = { image: atlaslib.bytes(image), brain: atlaslib.bits(brain), best: {} };
       const lesion = atlaslib.bits(truth);
-      person.targets = { lesion, mirrored: mirrored(lesion) };
+      const other = mirrored(lesion);
+      person.targets = { lesion, mirrored: other, disc: disc(other) };
       person.map = atlaslib.tensor(data.shapes.before, atlaslib.decoded(map, 32));
       person.scores = encode(person.map);
       person.own = result(person.scores, person.brain);
@@ -142,13 +153,13 @@
     }
 
     // a drag sets each bar that it passes, within the row where it began
-    let row = null;
+    let held = null;
     const dragged = (event) => {
       const box = board.getBoundingClientRect(), rows = Math.ceil(length / columns);
       const tall = box.height / rows;
-      if (row === null) row = Math.min(Math.max(Math.floor((event.clientY - box.top) / tall), 0), rows - 1);
-      const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
-      const k = row * columns + Math.min(Math.max(column, 0), columns - 1);
+      const within = (place, count) => Math.min(Math.max(Math.floor(place), 0), count - 1);
+      held = held ?? within((event.clientY - box.top) / tall, rows);
+      const k = held * columns + within(((event.clientX - box.left) / box.width) * columns, columns);
       if (k >= length) return;
       const cell = bars[k].getBoundingClientRect();
       focus(k);
@@ -159,21 +170,21 @@
       board.setPointerCapture(event.pointerId);
       dragged(event);
     };
-    board.onpointermove = (event) => row !== null && dragged(event);
-    board.onpointerup = board.onpointercancel = () => (row = null);
+    board.onpointermove = (event) => held !== null && dragged(event);
+    board.onpointerup = board.onpointercancel = () => (held = null);
 
     // --- what is shown ------------------------------------------------------------------------------
 
     const view = atlaslib.screen(data.shown, 3,
-      "A slice with the dashed outline of the target and the mask that the numbers make. " +
+      "A slice with the outline to draw and the mask that the numbers make. " +
         "Left and right arrow blend with another person.");
     const patch = (colour, label) => atlaslib.named({ colour, label });
     const caption = element("p", { className: "caption" },
-      patch(data.lesion, "target, dashed"), patch(network.colour, "mask; shade: probability"),
+      patch(data.lesion, "target"), patch(network.colour, "mask; shade: probability"),
       patch("#999999", "masks of both people, while you blend"));
     const cells = [0, 1].map(() => [element("span"), element("span"), element("span")]);
     const table = atlaslib.table(["", "network", "now", "best"],
-      [["Dice with target", ...cells[0]], ["mask", ...cells[1]]]);
+      [["Dice with the target", ...cells[0]], ["area of the mask", ...cells[1]]]);
     const spoken = element("p", { className: "spoken" });
     spoken.setAttribute("aria-live", "polite");
 
@@ -184,7 +195,7 @@
       canvas.setAttribute("aria-label", label);
       return canvas;
     };
-    const maps = { front: picture("The map before the average"), back: picture("The decoder's map") };
+    const maps = { front: picture("The map before the numbers"), back: picture("The map made of the numbers") };
     function showMap(canvas, { data: values, shape: [channels, rows, across] }) {
       const mean = Array.from({ length: rows * across }, (_, k) => {
         let total = 0;
@@ -204,19 +215,18 @@
       const { image, own, map } = state.person;
       const tint = [1, 3, 5].map((at) => parseInt(network.colour.slice(at, at + 2), 16));
       view.paint((k) => {
-        const part = 0.75 * shown.probability[k];
+        const part = 0.6 * shown.probability[k];
         return tint.map((value) => part * value + (1 - part) * image[k]);
       });
       if (state.blend) for (const { mask } of [own, theirs()]) view.outline(mask, "#999999", 1.5);
       view.outline(shown.mask, network.colour, 3);
-      view.outline(target(), data.lesion, 2.5, [5, 4]);
+      view.outline(target(), data.lesion, 2);
       showMap(maps.front, state.front ? reordered(map, state.front) : map);
       showMap(maps.back, shown.map);
       showBars();
       const best = state.person.best[state.target];
-      const row = (values) => values.map((value) => digits(value));
-      const words = [
-        row([atlaslib.dice(own.mask, target()), dice(), best]),
+            const words = [
+        [atlaslib.dice(own.mask, target()), dice(), best].map((value) => digits(value)),
         [own.mask, shown.mask].map((mask) => digits(area(mask), 1) + " cm²"),
       ];
       cells.forEach((line, n) => line.forEach((cell, m) => (cell.textContent = words[n][m] ?? "")));
@@ -249,8 +259,8 @@
     const tasks = {
       single: "Halve or double the mask with one number.",
       blend: "Blend into the other person, slowly.",
-      shuffle: "Shuffle the map before the average, then the map that the decoder made.",
-      outline: "Bring Dice 0.1 above the network's own, for the lesion or its mirror image.",
+      shuffle: "Shuffle the map before the numbers, then the one that is made of them.",
+      outline: "Draw a target: bring Dice 0.1 above the network's own. Which targets cannot be drawn?",
     };
     const lines = {}, found = { halfway: "" };
     for (const name in tasks) lines[name] = element("li", {}, tasks[name] + " ", element("em"));
@@ -258,16 +268,6 @@
       lines[name].classList.add("done");
       lines[name].lastChild.textContent = words;
     };
-
-    // The centre of a mask, as column and row.
-    function centre(mask) {
-      const middle = [0, 0];
-      mask.forEach((value, k) => {
-        middle[0] += value * (k % atlaslib.COLUMNS);
-        middle[1] += value * Math.floor(k / atlaslib.COLUMNS);
-      });
-      return middle.map((value) => value / sum(mask));
-    }
 
     function judge() {
       const { scores, own, best, targets } = state.person;
@@ -307,7 +307,7 @@
       state.scores = encode(reordered(map, state.front));
       const { probability } = result(state.scores, brain);
       found.front =
-        `Before the average: no number changes by more than ${digits(largest(state.scores, scores), 3)} ` +
+        `Before the numbers: none of them changes by more than ${digits(largest(state.scores, scores), 3)} ` +
         `standard deviations, no probability by more than ${digits(largest(probability, own.probability), 3)}.`;
       changed();
     }
@@ -319,17 +319,23 @@
       state.back = shuffled(map.shape[1] * map.shape[2]);
       const other = result(state.scores, brain, state.back);
       found.back =
-        `Behind: a probability changes by ${digits(largest(other.probability, probability), 2)}.`;
+        `Behind them: a probability changes by ${digits(largest(other.probability, probability), 2)}.`;
       changed();
     }
 
     // --- the search -----------------------------------------------------------------------------------
 
-    // Dice of the probabilities, which also notices what does not cross the threshold.
-    function soft(scores) {
-      const { probability } = result(scores, state.person.brain);
-      const both = sum(probability.map((p, k) => p * target()[k]));
-      return (2 * both) / (sum(probability) + sum(target()));
+    // Dice of the probabilities with the target, at the network's resolution: it also notices what
+    // does not cross the threshold.
+    function softDice(scores, wanted) {
+      const { data } = network.model.forward(expand(scores), after);
+      let both = 0, total = 0;
+      for (let k = 0; k < data.length; k++) {
+        const p = sigmoid(data[k]);
+        both += p * wanted[k];
+        total += p + wanted[k];
+      }
+      return (2 * both) / total;
     }
 
     // Change one number after the other, and keep what brings the mask nearer to the target.
@@ -338,23 +344,25 @@
       state.back = state.front = null;
       const mine = (searching = {});
       searchButton.textContent = "Stop";
-      let value = soft(state.scores);
-      for (let step = 1; step > 0.1; step /= 2)
+      const whole = target().map((value) => 255 * value);
+      const wanted = atlaslib.modelInput([whole], network.model.view).data;
+      let value = softDice(state.scores, wanted);
+      for (let step = 2; step > 0.2; step /= 2)
         for (let gained = true; gained; ) {
           gained = false;
           for (let k = 0; k < length; k++)
             for (const way of [step, -step]) {
               const next = [...state.scores];
               next[k] = clamp(next[k] + way);
-              const reached = soft(next);
-              if (reached <= value + 1e-4) continue;
+              const reached = softDice(next, wanted);
+              if (reached <= value + 0.0005) continue;
               [state.scores, value, gained] = [next, reached, true];
               read(k);
               compute();
-              await new Promise((resolve) => setTimeout(resolve, FULL));
+              await new Promise((resolve) => setTimeout(resolve));
               if (searching !== mine) return;
             }
-          await new Promise((resolve) => setTimeout(resolve, FULL));
+          await new Promise((resolve) => setTimeout(resolve));
           if (searching !== mine) return;
         }
       stop();
@@ -373,7 +381,7 @@
       return { node: element("label", {}, element("span", {}, label), input), input };
     };
     const named = people.map((person, n) => [n, `${person.name}, Dice ${digits(atlaslib.dice(person.own.mask, person.targets.lesion))}`]);
-    const outlines = { lesion: "lesion", mirrored: "mirror image" };
+    const outlines = { lesion: "lesion", mirrored: "mirror image", disc: "small disc" };
     const who = choice("Slice of", named, (n) => {
       state.person = people[n];
       if (state.other === state.person) state.other = people[(+n + 1) % people.length];
@@ -413,8 +421,8 @@
     };
 
     const flow = element("div", { className: "flow" },
-      element("figure", {}, maps.front, element("figcaption", {}, "before the average"), button("Shuffle", shuffleFront)),
-      element("figure", {}, maps.back, element("figcaption", {}, "made by the decoder"), button("Shuffle", shuffleBack)));
+      element("figure", {}, maps.front, element("figcaption", {}, "before the numbers"), button("Shuffle", shuffleFront)),
+      element("figure", {}, maps.back, element("figcaption", {}, "made of the numbers"), button("Shuffle", shuffleBack)));
     const panel = element("div", { className: "controls" }, who.node, partner.node, blend.node, aim.node,
       element("div", { className: "buttons" }, searchButton, button("Start again", restart)));
     const list = element("ol", {}, ...Object.values(lines));

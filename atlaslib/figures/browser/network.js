@@ -327,5 +327,5 @@ window.atlaslib = window.atlaslib || {};
     return out;
   }
 
-  Object.assign(atlaslib, { Network, OPERATIONS, ROWS, COLUMNS, tensor, decoded });
+  Object.assign(atlaslib, { Network, OPERATIONS, ROWS, COLUMNS, tensor, decoded, modelInput });
 })(window.atlaslib);
