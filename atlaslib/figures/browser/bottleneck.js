@@ -2,8 +2,8 @@
 // the mask that the rest of the network makes of them.
 "use strict";
 (function (atlaslib) {
-  const { COLUMNS, element, slider, digits } = atlaslib;
-  const REACH = 4, STEP = 0.1; // of a bar, in standard deviations
+  const { COLUMNS, element, slider, choice, digits } = atlaslib;
+  const REACH = 4; // of a bar, in standard deviations
   const DISC = 16; // diameter of the small disc, in mm
   const sigmoid = (x) => 1 / (1 + Math.exp(-x));
   const sum = (values) => values.reduce((a, b) => a + b, 0);
@@ -64,24 +64,23 @@
       return { map, probability, mask: Uint8Array.from(probability, (p) => (p > 0.5 ? 1 : 0)) };
     }
 
-    const people = data.slices.map(({ image, truth, brain, map }, n) => {
-      const person = { image: atlaslib.bytes(image), brain: atlaslib.bits(brain), best: {} };
+    const scans = data.slices.map(({ image, truth, brain, map }) => {
+      const scan = { image: atlaslib.bytes(image), brain: atlaslib.bits(brain), best: {} };
       const lesion = atlaslib.bits(truth);
       const other = mirrored(lesion);
-      person.targets = { lesion, mirrored: other, disc: disc(other) };
-      person.map = atlaslib.tensor(data.shapes.before, atlaslib.decoded(map, 32));
-      person.scores = encode(person.map);
-      person.own = result(person.scores, person.brain);
-      person.name = `person ${n + 1}`;
-      return person;
+      scan.targets = { lesion, mirrored: other, disc: disc(other) };
+      scan.map = atlaslib.tensor(data.shapes.before, atlaslib.decoded(map, 32));
+      scan.scores = encode(scan.map);
+      scan.own = result(scan.scores, scan.brain);
+      return scan;
     });
 
-    const state = { person: people[0], other: people[1], target: "lesion", blend: 0 };
-    state.scores = [...state.person.scores];
+    const state = { scan: scans[0], other: scans[1], target: "lesion", blend: 0 };
+    state.scores = [...state.scan.scores];
     state.front = state.back = null; // orders of the positions of the maps before and after
     let shown, waiting = false, searching = null;
 
-    const target = (name = state.target) => state.person.targets[name];
+    const target = (name = state.target) => state.scan.targets[name];
     const dice = (name) => atlaslib.dice(shown.mask, target(name));
     const area = (mask) => sum(mask) / 100;
     const share = (part, whole) =>
@@ -89,99 +88,28 @@
 
     // --- the bars ---------------------------------------------------------------------------------
 
-    const bars = Array.from({ length }, (_, k) => {
-      const bar = element("span", { tabIndex: k ? -1 : 0 }, element("i"), element("b"));
-      const fixed = { role: "slider", "aria-label": `number ${k + 1}`, "aria-orientation": "vertical" };
-      for (const name in fixed) bar.setAttribute(name, fixed[name]);
-      bar.setAttribute("aria-valuemin", -REACH);
-      bar.setAttribute("aria-valuemax", REACH);
-      bar.onkeydown = (event) => key(event, k);
-      return bar;
-    });
-    const columns = Math.min(length, 32);
-    const board = element("div", { className: "bars" }, ...bars);
-    board.style.setProperty("--columns", columns);
-    const reading = element("p", { className: "caption" });
-
-    const clamp = (z) => Math.min(Math.max(z, -REACH), REACH);
-    const height = (z) => 50 - (50 * clamp(z)) / REACH; // of its end, from the top, in per cent
-
-    function showBars() {
-      bars.forEach((bar, k) => {
-        const z = state.scores[k], [fill, mark] = bar.children;
-        fill.style.top = Math.min(height(z), 50) + "%";
-        fill.style.bottom = 100 - Math.max(height(z), 50) + "%";
-        fill.style.background = network.colour;
-        mark.style.top = height(state.person.scores[k]) + "%";
-        bar.setAttribute("aria-valuenow", digits(z, 1));
-      });
-    }
-
-    function set(k, z) {
+    const board = atlaslib.bars(length, REACH, network.colour, (k, z) => {
       stop();
-      state.scores[k] = clamp(z);
-      read(k);
+      state.scores[k] = z ?? state.scan.scores[k];
       changed();
-    }
+    }, read);
+    const reading = element("p", { className: "caption" });
 
     function read(k) {
       reading.textContent =
         `Number ${k + 1}: ${signed(state.scores[k])} standard deviations from its mean ` +
-        `(here ${signed(state.person.scores[k])}).`;
+        `(here ${signed(state.scan.scores[k])}).`;
     }
-
-    function focus(k) {
-      bars.forEach((bar, n) => (bar.tabIndex = n === k ? 0 : -1));
-      bars[k].focus({ preventScroll: true });
-      read(k);
-    }
-
-    function key(event, k) {
-      const far = event.shiftKey ? 1 : STEP;
-      const actions = {
-        ArrowLeft: () => focus(Math.max(k - 1, 0)),
-        ArrowRight: () => focus(Math.min(k + 1, length - 1)),
-        ArrowUp: () => set(k, state.scores[k] + far),
-        ArrowDown: () => set(k, state.scores[k] - far),
-        Home: () => set(k, -REACH),
-        End: () => set(k, REACH),
-        Delete: () => set(k, state.person.scores[k]),
-      };
-      if (!actions[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
-      event.preventDefault();
-      actions[event.key]();
-    }
-
-    // a drag sets each bar that it passes, within the row where it began
-    let held = null;
-    const dragged = (event) => {
-      const box = board.getBoundingClientRect(), rows = Math.ceil(length / columns);
-      const tall = box.height / rows;
-      const within = (place, count) => Math.min(Math.max(Math.floor(place), 0), count - 1);
-      held = held ?? within((event.clientY - box.top) / tall, rows);
-      const k = held * columns + within(((event.clientX - box.left) / box.width) * columns, columns);
-      if (k >= length) return;
-      const cell = bars[k].getBoundingClientRect();
-      focus(k);
-      set(k, REACH * (1 - (2 * (event.clientY - cell.top)) / cell.height));
-    };
-    board.onpointerdown = (event) => {
-      event.preventDefault();
-      board.setPointerCapture(event.pointerId);
-      dragged(event);
-    };
-    board.onpointermove = (event) => held !== null && dragged(event);
-    board.onpointerup = board.onpointercancel = () => (held = null);
 
     // --- what is shown ------------------------------------------------------------------------------
 
     const view = atlaslib.screen(data.shown, 3,
       "A slice with the outline to draw and the mask that the numbers make. " +
-        "Left and right arrow blend with another person.");
+        "Left and right arrow blend with another scan.");
     const patch = (colour, label) => atlaslib.named({ colour, label });
     const caption = element("p", { className: "caption" },
       patch(data.lesion, "target"), patch(network.colour, "mask; shade: probability"),
-      patch("#999999", "masks of both people, while you blend"));
+      patch("#999999", "masks of both scans, while you blend"));
     const cells = [0, 1].map(() => [element("span"), element("span"), element("span")]);
     const table = atlaslib.table(["", "network", "now", "best"],
       [["Dice with the target", ...cells[0]], ["area of the mask", ...cells[1]]]);
@@ -195,7 +123,10 @@
       canvas.setAttribute("aria-label", label);
       return canvas;
     };
-    const maps = { front: picture("The map before the numbers"), back: picture("The map made of the numbers") };
+    const maps = {
+      front: picture("The map before the numbers"),
+      back: picture("The map made of the numbers"),
+    };
     function showMap(canvas, { data: values, shape: [channels, rows, across] }) {
       const mean = Array.from({ length: rows * across }, (_, k) => {
         let total = 0;
@@ -212,7 +143,7 @@
     }
 
     function show() {
-      const { image, own, map } = state.person;
+      const { image, own, map } = state.scan;
       const tint = [1, 3, 5].map((at) => parseInt(network.colour.slice(at, at + 2), 16));
       view.paint((k) => {
         const part = 0.6 * shown.probability[k];
@@ -223,8 +154,8 @@
       view.outline(target(), data.lesion, 2);
       showMap(maps.front, state.front ? reordered(map, state.front) : map);
       showMap(maps.back, shown.map);
-      showBars();
-      const best = state.person.best[state.target];
+      board.show(state.scores, state.scan.scores);
+      const best = state.scan.best[state.target];
             const words = [
         [atlaslib.dice(own.mask, target()), dice(), best].map((value) => digits(value)),
         [own.mask, shown.mask].map((mask) => digits(area(mask), 1) + " cm²"),
@@ -232,10 +163,8 @@
       cells.forEach((line, n) => line.forEach((cell, m) => (cell.textContent = words[n][m] ?? "")));
     }
 
-    // The other person's mask within this slice's brain.
-    function theirs() {
-      return result(state.other.scores, state.person.brain);
-    }
+    // The other scan's mask within this slice's brain.
+    const theirs = () => result(state.other.scores, state.scan.brain);
 
     function changed() {
       if (waiting) return;
@@ -247,8 +176,8 @@
     }
 
     function compute() {
-      shown = result(state.scores, state.person.brain, state.back);
-      const { best } = state.person;
+      shown = result(state.scores, state.scan.brain, state.back);
+      const { best } = state.scan;
       if (!state.back) best[state.target] = Math.max(best[state.target] || 0, dice() || 0);
       show();
       judge();
@@ -258,7 +187,7 @@
 
     const tasks = {
       single: "Halve or double the mask with one number.",
-      blend: "Blend into the other person, slowly.",
+      blend: "Blend into the other scan, slowly.",
       shuffle: "Shuffle the map before the numbers, then the one that is made of them.",
       outline: "Draw a target: bring Dice 0.1 above the network's own. Which targets cannot be drawn?",
     };
@@ -270,7 +199,7 @@
     };
 
     function judge() {
-      const { scores, own, best, targets } = state.person;
+      const { scores, own, best, targets } = state.scan;
       const moved = scores.flatMap((z, k) => (Math.abs(z - state.scores[k]) > 1e-6 ? [k] : []));
       const [was, is] = [area(own.mask), area(shown.mask)];
       if (moved.length === 1 && !state.back && (was ? is <= was / 2 || is >= 2 * was : is)) {
@@ -301,19 +230,20 @@
     }
 
     function shuffleFront() {
-      const { map, scores, brain, own } = state.person;
+      const { map, scores, brain, own } = state.scan;
       restart();
       state.front = shuffled(map.shape[1] * map.shape[2]);
       state.scores = encode(reordered(map, state.front));
       const { probability } = result(state.scores, brain);
       found.front =
         `Before the numbers: none of them changes by more than ${digits(largest(state.scores, scores), 3)} ` +
-        `standard deviations, no probability by more than ${digits(largest(probability, own.probability), 3)}.`;
+        `standard deviations, no probability by more than ` +
+        `${digits(largest(probability, own.probability), 3)}.`;
       changed();
     }
 
     function shuffleBack() {
-      const { own, brain } = state.person;
+      const { own, brain } = state.scan;
       stop();
       const { map, probability } = result(state.scores, brain);
       state.back = shuffled(map.shape[1] * map.shape[2]);
@@ -353,7 +283,7 @@
           for (let k = 0; k < length; k++)
             for (const way of [step, -step]) {
               const next = [...state.scores];
-              next[k] = clamp(next[k] + way);
+              next[k] = Math.min(Math.max(next[k] + way, -REACH), REACH);
               const reached = softDice(next, wanted);
               if (reached <= value + 0.0005) continue;
               [state.scores, value, gained] = [next, reached, true];
@@ -375,33 +305,28 @@
 
     // --- the controls -----------------------------------------------------------------------------------
 
-    const choice = (label, options, change) => {
-      const input = element("select", { onchange: () => change(input.value) });
-      input.append(...options.map(([value, text]) => element("option", { value }, text)));
-      return { node: element("label", {}, element("span", {}, label), input), input };
-    };
-    const named = people.map((person, n) => [n, `${person.name}, Dice ${digits(atlaslib.dice(person.own.mask, person.targets.lesion))}`]);
+    const named = scans.map(({ own, targets }, n) =>
+      [n, `scan ${n + 1}, Dice ${digits(atlaslib.dice(own.mask, targets.lesion))}`]);
     const outlines = { lesion: "lesion", mirrored: "mirror image", disc: "small disc" };
-    const who = choice("Slice of", named, (n) => {
-      state.person = people[n];
-      if (state.other === state.person) state.other = people[(+n + 1) % people.length];
-      partner.input.value = people.indexOf(state.other);
+    const who = choice("Slice of", named, 0, (n) => {
+      state.scan = scans[n];
+      if (state.other === state.scan) state.other = scans[(+n + 1) % scans.length];
+      partner.input.value = scans.indexOf(state.other);
       restart();
     });
-    const partner = choice("Blend with", named, (n) => {
-      state.other = people[n];
+    const partner = choice("Blend with", named, 1, (n) => {
+      state.other = scans[n];
       restart();
     });
-    partner.input.value = 1;
     const percent = (value) => `${value} %`;
     const blend = slider("Blend", { min: 0, max: 100, step: 5, value: 0, show: percent }, (value) => {
       stop();
       state.blend = value;
-      state.scores = state.person.scores.map((z, k) => z + (value / 100) * (state.other.scores[k] - z));
+      state.scores = state.scan.scores.map((z, k) => z + (value / 100) * (state.other.scores[k] - z));
       state.front = state.back = null;
       changed();
     });
-    const aim = choice("Target", Object.entries(outlines), (name) => {
+    const aim = choice("Target", Object.entries(outlines), "lesion", (name) => {
       stop();
       state.target = name;
       changed();
@@ -420,18 +345,20 @@
       blend.set(Math.min(Math.max(state.blend + step, 0), 100));
     };
 
+    const shuffling = (map, words, shuffle) =>
+      element("figure", {}, map, element("figcaption", {}, words), button("Shuffle", shuffle));
     const flow = element("div", { className: "flow" },
-      element("figure", {}, maps.front, element("figcaption", {}, "before the numbers"), button("Shuffle", shuffleFront)),
-      element("figure", {}, maps.back, element("figcaption", {}, "made of the numbers"), button("Shuffle", shuffleBack)));
+      shuffling(maps.front, "before the numbers", shuffleFront),
+      shuffling(maps.back, "made of the numbers", shuffleBack));
     const panel = element("div", { className: "controls" }, who.node, partner.node, blend.node, aim.node,
       element("div", { className: "buttons" }, searchButton, button("Start again", restart)));
     const list = element("ol", {}, ...Object.values(lines));
     live.replaceChildren(
       element("div", { className: "picture" }, view.canvas, caption),
-      element("div", { className: "panel" }, board, reading, panel, table, flow, list, spoken));
+      element("div", { className: "panel" }, board.node, reading, panel, table, flow, list, spoken));
     read(0);
     restart();
     compute();
-    return bars[0];
+    return board.first;
   }
 })(window.atlaslib);

@@ -35,7 +35,7 @@ from atlaslib.figures.browser.narrowest import Bottleneck, bottleneck, tensors
 from atlaslib.figures.browser.written import trace, written_trace
 
 LIMIT = 4_000_000  # weights behind the bottleneck that a page can load: 11 MB
-PEOPLE = 3
+SCANS = 3  # that are shown
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def explore_bottleneck(network: Trained, cohort: Cohort) -> Demonstration:
         One with a vector that everything passes through, such as the paper's ResNet. Its weights
         are rounded to 16 bits, and mirror images are not averaged in.
     cohort : Cohort
-        Scans that it was not trained on. Of up to three people for whom it marks something, the
-        slice with the most lesion is shown: the one with the best Dice, then those whose
+        Scans that it was not trained on. Of up to three of those in which it marks something, the
+        slice with the most lesion is shown: first the one with the best Dice, then those whose
         probabilities differ most.
 
     Returns
@@ -85,7 +85,7 @@ def explore_bottleneck(network: Trained, cohort: Cohort) -> Demonstration:
     Raises
     ------
     ValueError
-        If the network has no bottleneck, or fewer than two people have a lesion.
+        If the network has no bottleneck, or fewer than two scans have a lesion.
     """
     recipe, model = network.recipe, _rounded(network.model())
     traced = trace(model, recipe)
@@ -115,12 +115,12 @@ def explore_bottleneck(network: Trained, cohort: Cohort) -> Demonstration:
     label, length = shown_as(recipe.model)["label"], vectors.shape[1]
     weights = sum(int(np.prod(shape)) for _, shape in written["shapes"])
     alt = (
-        f"Slices of {len(shown)} people with the outline of the lesion and the mask of "
+        f"Slices of {len(shown)} scans with the outline of the lesion and the mask of "
         f"{label}; below each, as bars, the {length} numbers from which the mask is made."
     )
     still = _still(shown, vectors, str(shown_as(recipe.model)["colour"]))
     if weights > LIMIT:
-        note = f"Only a picture: the {weights:,} weights behind the bottleneck are too many for a page."
+        note = f"Only a picture: {weights:,} weights behind the bottleneck are too many for a page."
         return only_still(still, alt, note)
     return demonstration("bottleneck", still, alt, data, {key: written})
 
@@ -137,28 +137,26 @@ def _rounded(model: nn.Module) -> nn.Module:
 def _passages(
     network: Trained, cohort: Cohort, traced: torch.export.ExportedProgram, place: Bottleneck
 ) -> list[Passage]:
-    """Of each person with a lesion, the slice with the most of it."""
+    """Of each scan with a lesion, the slice with the most of it."""
     recipe = network.recipe
     slices = SliceDataset(cohort, progress=False)
     pixels = slices.table.lesion_pixels.to_numpy().reshape(len(cohort), -1)
-    found: dict[str, Passage] = {}
-    for position, scan in enumerate(cohort):
-        if scan.subject in found or not pixels[position].any():
-            continue
+    found = []
+    for position in np.flatnonzero(pixels.any(1)):
         z = int(pixels[position].argmax())
         images, masks = slices.scan(position)
         x = to_model_input(images[with_context(np.array([z]), recipe)], recipe) / 255
         kept = tensors(traced, x, {place.before, place.vector})
         brain = to_slices(near_brain())[z]
         logits = to_full_resolution(kept["logits"], recipe)[0, 0].numpy()
-        found[scan.subject] = Passage(
+        found.append(Passage(
             images[z].numpy(), masks[z].numpy() > 0, brain,
             kept[place.before][0].numpy(), kept[place.vector][0].numpy(),
             np.where(brain, logits, NO_LESION).astype(np.float32),
-        )  # fmt: skip
+        ))  # fmt: skip
     if len(found) < 2:
-        raise ValueError(f"cohort: expected two people with a lesion or more, found {len(found)}")
-    return list(found.values())
+        raise ValueError(f"cohort: expected two scans with a lesion or more, found {len(found)}")
+    return found
 
 
 def _chosen(passages: Sequence[Passage]) -> list[Passage]:
@@ -171,7 +169,7 @@ def _chosen(passages: Sequence[Passage]) -> list[Passage]:
         differences = (expit(passage.logits) - expit(other.logits) for other in shown)
         return min(float(np.square(difference).sum()) for difference in differences)
 
-    while rest and len(shown) < PEOPLE:
+    while rest and len(shown) < SCANS:
         shown.append(rest.pop(int(np.argmax([apart(passage) for passage in rest]))))
     return shown
 
@@ -184,7 +182,7 @@ def _still(shown: Sequence[Passage], vectors: NDArray[np.float32], colour: str) 
     centre, spread = vectors.mean(0), np.maximum(vectors.std(0), 1e-6)
     for column, passage in enumerate(shown):
         axis = axes[0, column]
-        title = f"person {column + 1}, Dice {passage.dice:.2f}"
+        title = f"scan {column + 1}, Dice {passage.dice:.2f}"
         show_slice(axis, passage.image[window], passage.truth[window], title=title)
         mask = is_lesion(passage.logits)[window]
         if mask.any():

@@ -87,8 +87,7 @@ def demonstration(
         for file in ("network.js", "demonstration.js", f"{name}.js")
     ]
     scripts += [
-        f'<script data-file="network-{key}.js" data-later>\n'
-        f"{network_script(key, network)}</script>"
+        f'<script data-file="network-{key}.js" data-later>\n{network_script(key, network)}</script>'
         for key, network in (written or {}).items()
     ]
     settings = json.dumps({**data, "shown": SHOWN}, separators=(",", ":"))

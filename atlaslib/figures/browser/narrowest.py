@@ -62,7 +62,7 @@ def bottleneck(traced: torch.export.ExportedProgram) -> Bottleneck:
 def tensors(
     traced: torch.export.ExportedProgram, x: torch.Tensor, names: set[str]
 ) -> dict[str, torch.Tensor]:
-    """Some of the tensors on the way of an input (1, C, H, W); the last, the logits, as "logits"."""
+    """Some of the tensors on the way of an input (1, C, H, W), and the last one as "logits"."""
     recorder = _Recorder(traced.module(), names)
     with torch.inference_mode():
         logits = recorder.run(x)
