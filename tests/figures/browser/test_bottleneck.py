@@ -108,9 +108,14 @@ def page(browser: Any, folder: Path) -> Iterator[Any]:
     assert errors == []
 
 
+def wait(page: Any) -> None:
+    """Until what the page has put off has been done: it waits in a queue before this."""
+    page.evaluate("new Promise((done) => setTimeout(() => setTimeout(done)))")
+
+
 def settled(page: Any) -> list[float]:
     """Dice: the network's, now, best; area of the mask: the network's, now."""
-    page.wait_for_timeout(120)
+    wait(page)
     texts = page.locator("tbody td").all_inner_texts()
     return [float(text.split()[0]) for text in (*texts[1:4], *texts[5:7])]
 
@@ -129,13 +134,13 @@ def right_first(page: Any) -> None:
     """Choose a scan with a mask on the right; blend with one on the left."""
     for scan in range(3):
         page.get_by_role("combobox", name="Slice of").select_option(str(scan))
-        page.wait_for_timeout(120)
+        wait(page)
         if float(bar(page, 3).get_attribute("aria-valuenow")) > 0.7:
             break
     for other in range(3):
         page.get_by_role("combobox", name="Blend with").select_option(str(other))
         page.get_by_role("slider", name="Blend", exact=True).fill("100")
-        page.wait_for_timeout(120)
+        wait(page)
         if float(bar(page, 3).get_attribute("aria-valuenow")) < -0.7:
             break
     page.get_by_role("button", name="Start again").click()
