@@ -73,7 +73,7 @@ class _Recorder(torch.fx.Interpreter):
     """Runs a trace and keeps some of its tensors."""
 
     def __init__(self, module: torch.nn.Module, names: set[str]) -> None:
-        super().__init__(module)  # type: ignore[arg-type]
+        super().__init__(module)
         self.names, self.kept = names, dict[str, torch.Tensor]()
 
     def run_node(self, n: torch.fx.Node) -> Any:
