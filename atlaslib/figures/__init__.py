@@ -6,6 +6,7 @@ May import: training, evaluation, runs, synthetic, data, networks, recipes, mode
 """
 
 from atlaslib.figures.base import COLOURS, Picture, panels, show_slice, tidy
+from atlaslib.figures.browser.bottleneck import explore_bottleneck
 from atlaslib.figures.browser.paint import paint_a_stroke
 from atlaslib.figures.browser.threshold import choose_threshold
 from atlaslib.figures.data import plot_levels, plot_planes, plot_volumes
@@ -50,6 +51,7 @@ __all__ = [
     "COLOURS",
     "Picture",
     "choose_threshold",
+    "explore_bottleneck",
     "paint_a_stroke",
     "panels",
     "plot_agreement",

@@ -71,6 +71,97 @@ window.atlaslib = window.atlaslib || {};
     return { node: element("label", {}, element("span", {}, label), input, output), set };
   }
 
+  // A labelled choice among [value, words].
+  function choice(label, options, value, change) {
+    const input = element("select", { onchange: () => change(input.value) });
+    input.append(...options.map(([name, words]) => element("option", { value: name }, words)));
+    input.value = value;
+    return { node: element("label", {}, element("span", {}, label), input), input };
+  }
+
+  // Bars from -reach to reach, to drag or to move with the arrow keys. `change(k, z)` is called
+  // when the reader moves bar k; without a z it should go back to its mark. `read(k)`: it has the
+  // focus.
+  function bars(length, reach, colour, change, read) {
+    const columns = Math.min(length, 32), rows = Math.ceil(length / columns), step = 0.1;
+    const list = Array.from({ length }, (_, k) => {
+      const bar = element("span", { tabIndex: k ? -1 : 0 }, element("i"), element("b"));
+      const fixed = {
+        role: "slider", "aria-label": `number ${k + 1}`, "aria-orientation": "vertical",
+        "aria-valuemin": -reach, "aria-valuemax": reach,
+      };
+      for (const name in fixed) bar.setAttribute(name, fixed[name]);
+      bar.firstChild.style.background = colour;
+      bar.onkeydown = (event) => press(event, k);
+      bar.onfocus = () => read(k);
+      return bar;
+    });
+    const board = element("div", { className: "bars" }, ...list);
+    board.style.setProperty("--columns", columns);
+    const value = (k) => +list[k].dataset.value;
+    const clamp = (z) => Math.min(Math.max(z, -reach), reach);
+    const set = (k, z) => {
+      list[k].dataset.value = clamp(z);
+      change(k, clamp(z));
+      read(k);
+    };
+
+    // The values, and beside each a mark.
+    function show(values, marks) {
+      const end = (z) => 50 - (50 * clamp(z)) / reach; // from the top, in per cent
+      list.forEach((bar, k) => {
+        const [fill, mark] = bar.children;
+        fill.style.top = Math.min(end(values[k]), 50) + "%";
+        fill.style.bottom = 100 - Math.max(end(values[k]), 50) + "%";
+        mark.style.top = end(marks[k]) + "%";
+        bar.dataset.value = values[k];
+        bar.setAttribute("aria-valuenow", digits(values[k], 1));
+      });
+    }
+
+    function focus(k) {
+      list.forEach((bar, n) => (bar.tabIndex = n === k ? 0 : -1));
+      list[k].focus({ preventScroll: true });
+    }
+
+    function press(event, k) {
+      const far = event.shiftKey ? 10 * step : step;
+      const actions = {
+        ArrowLeft: () => focus(Math.max(k - 1, 0)),
+        ArrowRight: () => focus(Math.min(k + 1, length - 1)),
+        ArrowUp: () => set(k, value(k) + far),
+        ArrowDown: () => set(k, value(k) - far),
+        Home: () => set(k, -reach),
+        End: () => set(k, reach),
+        Delete: () => (change(k), read(k)),
+      };
+      if (!actions[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      actions[event.key]();
+    }
+
+    // a drag sets each bar that it passes, within the row where it began
+    let row = null;
+    function drag(event) {
+      const box = board.getBoundingClientRect();
+      const within = (share, count) => Math.min(Math.max(Math.floor(share * count), 0), count - 1);
+      row = row ?? within((event.clientY - box.top) / box.height, rows);
+      const k = row * columns + within((event.clientX - box.left) / box.width, columns);
+      if (k >= length) return;
+      const { top, height } = list[k].getBoundingClientRect();
+      focus(k);
+      set(k, reach * (1 - (2 * (event.clientY - top)) / height));
+    }
+    board.onpointerdown = (event) => {
+      event.preventDefault();
+      board.setPointerCapture(event.pointerId);
+      drag(event);
+    };
+    board.onpointermove = (event) => row !== null && drag(event);
+    board.onpointerup = board.onpointercancel = () => (row = null);
+    return { node: board, first: list[0], show };
+  }
+
   // A network's name beside a patch of its colour.
   function named({ label, colour }) {
     const patch = element("span", { className: "patch" });
@@ -154,5 +245,7 @@ window.atlaslib = window.atlaslib || {};
     return { canvas, paint, outline, place };
   }
 
-  Object.assign(atlaslib, { start, element, slider, named, table, bytes, bits, dice, digits, screen });
+  Object.assign(atlaslib, {
+    start, element, slider, choice, bars, named, table, bytes, bits, dice, digits, screen,
+  });
 })(window.atlaslib);

@@ -18,9 +18,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from atlaslib.data.model_input import WINDOW
-from atlaslib.evaluation.predictor import Predictor
 from atlaslib.figures.base import colour
-from atlaslib.figures.browser.written import network_script, script, written_network
+from atlaslib.figures.browser.written import network_script, script
 from atlaslib.files import atomic_write, user_path
 from atlaslib.recipes import Recipe
 
@@ -61,7 +60,7 @@ def demonstration(
     still: Figure,
     alt: str,
     data: Mapping[str, Any],
-    networks: Mapping[str, Predictor] | None = None,
+    written: Mapping[str, dict[str, Any]] | None = None,
 ) -> Demonstration:
     """Put a demonstration together.
 
@@ -74,8 +73,8 @@ def demonstration(
         What the still picture shows.
     data : mapping
         Plain values for the function. "networks", a list of :func:`shown_as`, names those shown.
-    networks : mapping from names to Predictor, optional
-        Those that the browser computes.
+    written : mapping from names to written networks, optional
+        Those that the browser computes. The pages of a book share one file a name.
 
     Returns
     -------
@@ -88,18 +87,30 @@ def demonstration(
         for file in ("network.js", "demonstration.js", f"{name}.js")
     ]
     scripts += [
-        f'<script data-file="network-{key}.js" data-later>\n'
-        f"{network_script(key, written_network(network.model(), network.recipe))}</script>"
-        for key, network in (networks or {}).items()
+        f'<script data-file="network-{key}.js" data-later>\n{network_script(key, network)}</script>'
+        for key, network in (written or {}).items()
     ]
     settings = json.dumps({**data, "shown": SHOWN}, separators=(",", ":"))
-    picture = base64.b64encode(_png(still)).decode()
+    live = '<div class="live"></div>'
     return Demonstration(
+        _frame(identity, still, alt, live) + "\n".join(scripts) + "\n"
+        f'<script>atlaslib.{name}("{identity}", {settings});</script>\n'
+    )
+
+
+def only_still(still: Figure, alt: str, note: str) -> Demonstration:
+    """The still picture of a demonstration that cannot run, and a note that says why."""
+    below = f'<p class="caption">{html.escape(note)}</p>'
+    return Demonstration(_frame(f"atlaslib-{uuid.uuid4().hex[:12]}", still, alt, below))
+
+
+def _frame(identity: str, still: Figure, alt: str, below: str) -> str:
+    picture = base64.b64encode(_png(still)).decode()
+    return (
         f'<div class="atlaslib-demonstration" id="{identity}">\n'
         f"<style>\n{script('demonstration.css')}</style>\n"
         f'<div class="still"><img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">'
-        f'</div>\n<div class="live"></div>\n</div>\n' + "\n".join(scripts) + "\n"
-        f'<script>atlaslib.{name}("{identity}", {settings});</script>\n'
+        f"</div>\n{below}\n</div>\n"
     )
 
 
@@ -110,9 +121,9 @@ def shown_as(name: str, shipped: bool = False) -> dict[str, str | bool]:
     }  # fmt: skip
 
 
-def encoded(slice_: NDArray[np.uint8]) -> str:
-    """A slice of bytes as base64."""
-    return base64.b64encode(np.ascontiguousarray(slice_).tobytes()).decode()
+def encoded(numbers: NDArray[Any]) -> str:
+    """The bytes of an array, such as a slice, as base64."""
+    return base64.b64encode(np.ascontiguousarray(numbers).tobytes()).decode()
 
 
 def encoded_bits(mask: NDArray[np.bool_]) -> str:

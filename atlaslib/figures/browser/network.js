@@ -261,16 +261,19 @@ window.atlaslib = window.atlaslib || {};
       }
     }
 
-    // The model's input to its logits.
-    forward(x) {
-      const values = { ...this.known, x };
+    // The model's input to its logits; or from any tensor on the way, by its name, to a later one.
+    forward(x, from = "x", to = null) {
+      const values = { ...this.known, [from]: x };
       const value = (given) =>
         typeof given === "string" ? values[given]
         : Array.isArray(given) ? given.map(value)
         : given === null ? undefined : given;
-      let last;
-      for (const [operation, output, given] of this.steps)
+      const first = this.steps.findIndex(([, output]) => output === from) + 1;
+      let last = x;
+      for (const [operation, output, given] of this.steps.slice(first)) {
         last = values[output] = OPERATIONS[operation](...given.map(value));
+        if (output === to) break;
+      }
       return last;
     }
 
@@ -282,6 +285,11 @@ window.atlaslib = window.atlaslib || {};
         const other = mirrored(this.forward(mirrored(x)));
         logits = map(logits, (value, k) => (value + other.data[k]) / 2);
       }
+      return this.whole(logits);
+    }
+
+    // The logits of what the network sees to those of the whole slice.
+    whole(logits) {
       return fullResolution(logits, this.view);
     }
   }
@@ -319,5 +327,5 @@ window.atlaslib = window.atlaslib || {};
     return out;
   }
 
-  Object.assign(atlaslib, { Network, OPERATIONS, ROWS, COLUMNS });
+  Object.assign(atlaslib, { Network, OPERATIONS, ROWS, COLUMNS, tensor, decoded, modelInput });
 })(window.atlaslib);

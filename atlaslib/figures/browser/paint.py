@@ -26,6 +26,7 @@ from atlaslib.figures.browser.demonstration import (
     encoded_bits,
     shown_as,
 )
+from atlaslib.figures.browser.written import written_network
 from atlaslib.synthetic.cohort import make_scan
 from atlaslib.synthetic.people import draw_people
 
@@ -71,7 +72,10 @@ def paint_a_stroke(networks: Mapping[str, Predictor] | None = None) -> Demonstra
         "A healthy slice of a synthetic brain, and the same slice with a dark disc painted into "
         f"one hemisphere; its outline in amber, and the outlines that the networks find ({found})."
     )
-    return demonstration("paint", _still(images[Z], painted[Z], masks), alt, data, networks)
+    written = {
+        name: written_network(network.model(), network.recipe) for name, network in networks.items()
+    }
+    return demonstration("paint", _still(images[Z], painted[Z], masks), alt, data, written)
 
 
 def _still(

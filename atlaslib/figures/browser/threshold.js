@@ -2,7 +2,7 @@
 // reader moves a threshold and shifts the logits. All numbers were computed when the page was made.
 "use strict";
 (function (atlaslib) {
-  const { element, slider, digits } = atlaslib;
+  const { element, slider, choice, digits } = atlaslib;
   const SVG = "http://www.w3.org/2000/svg";
   const DASHES = ["2 4", "8 3 2 3", "", "7 5"]; // of the four definitions
   const sigmoid = (x) => 1 / (1 + Math.exp(-x));
@@ -138,7 +138,7 @@
         `At your threshold of ${digits(sigmoid(state.threshold))} the test scans have a Dice of ` +
         `${digits(mine, 3)}; at one half, unshifted, ${digits(half, 3)}; at best ` +
         `${digits(values[best], 3)}, at ${digits(sigmoid(levels[best] + state.shift))}.`);
-      where.value = state.part = "test";
+      where.input.value = state.part = "test";
       changed();
     }
 
@@ -154,13 +154,6 @@
 
     // --- the controls -----------------------------------------------------------------------------------
 
-    const choice = (label, options, value, change) => {
-      const input = element("select");
-      input.append(...options.map(([name, text]) => element("option", { value: name }, text)));
-      input.value = value;
-      input.onchange = () => change(input.value);
-      return [element("label", {}, element("span", {}, label), input), input];
-    };
     const moved = (name) => (value) => {
       state[name] = value;
       changed();
@@ -172,12 +165,12 @@
     const signed = (value) => (value > 0 ? "+" : "") + digits(value);
     const shift = slider("Shift of logits", { ...range, show: signed }, moved("shift"));
     const names = networks.map(({ name, label }) => [name, label]);
-    const [which] = choice("Network", names, state.network.name, (name) => {
+    const which = choice("Network", names, state.network.name, (name) => {
       state.network = networks.find((network) => network.name === name);
       changed();
     });
     const parts = [["validation", "a validation scan"], ["test", "a test scan"]];
-    const [whereLabel, where] = choice("Slice of", parts, state.part, (part) => {
+    const where = choice("Slice of", parts, state.part, (part) => {
       state.part = part;
       changed();
     });
@@ -195,7 +188,7 @@
       threshold.set(Math.min(Math.max(state.threshold + step, levels[0]), levels.at(-1)));
     };
 
-    const panel = element("div", { className: "controls" }, ...(networks.length > 1 ? [which] : []), whereLabel,
+    const panel = element("div", { className: "controls" }, ...(networks.length > 1 ? [which.node] : []), where.node,
       threshold.node, shift.node, element("div", { className: "buttons" }, lookButton, keep));
     live.replaceChildren(
       element("div", { className: "picture" }, view.canvas, caption),

@@ -24,14 +24,29 @@ OPERATIONS = frozenset(
 )  # fmt: skip
 
 
+def trace(network: nn.Module, recipe: Recipe) -> torch.export.ExportedProgram:
+    """PyTorch's trace of a network, in evaluation mode and on the CPU, for one slice."""
+    x = torch.zeros(1, 1 + 2 * recipe.context_slices, *recipe.input_size())
+    return torch.export.export(network, (x,), strict=False)
+
+
 def written_network(network: nn.Module, recipe: Recipe) -> dict[str, Any]:
-    """Write a network down as plain values, for JSON.
+    """Write a network down as plain values, for JSON: :func:`written_trace` of all of it."""
+    return written_trace(trace(network, recipe), recipe)
+
+
+def written_trace(
+    traced: torch.export.ExportedProgram, recipe: Recipe, after: str = ""
+) -> dict[str, Any]:
+    """Write a traced network, or the end of it, down as plain values, for JSON.
 
     Parameters
     ----------
-    network : torch.nn.Module
-        In evaluation mode, on the CPU.
-    recipe : Recipe that it was trained with
+    traced : torch.export.ExportedProgram
+        Of :func:`trace`.
+    recipe : Recipe that the network was trained with
+    after : str, default=""
+        Name of the tensor that the written steps begin with. "": the input.
 
     Returns
     -------
@@ -46,15 +61,15 @@ def written_network(network: nn.Module, recipe: Recipe) -> dict[str, Any]:
     ValueError
         If the network has an operation that ``network.js`` lacks.
     """
-    channels = 1 + 2 * recipe.context_slices
-    x = torch.zeros(1, channels, *recipe.input_size())
-    exported = torch.export.export(network, (x,), strict=False)
-    signature = exported.graph_signature
+    signature = traced.graph_signature
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    steps = [_step(node) for node in exported.graph.nodes if node.op == "call_function"]
+    nodes = [node for node in traced.graph.nodes if node.op == "call_function"]
+    steps = [_step(node) for node in nodes]
+    if after:
+        steps = steps[[node.name for node in nodes].index(after) + 1 :]
     used = _names(steps)
     weights = {
-        name: exported.state_dict[key].detach().float()
+        name: traced.state_dict[key].detach().float()
         for name, key in stored.items()
         if name in used
     }

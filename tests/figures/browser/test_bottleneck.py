@@ -1,0 +1,338 @@
+"""The numbers in a bottleneck and the mask made of them; played in a headless Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from chromium import chromium
+from torch import nn
+
+import atlaslib
+from atlaslib.data.model_input import to_full_resolution, to_model_input
+from atlaslib.evaluation.predictor import Predictor
+from atlaslib.figures.browser import bottleneck as module
+from atlaslib.figures.browser.narrowest import bottleneck, tensors
+from atlaslib.figures.browser.written import network_script, script, trace, written_network
+from atlaslib.networks import new_network
+
+RECIPE = atlaslib.recipe("resnet", "quick", width=2, units=4)
+RUN = """([tensors, x, vector, shape]) => {
+  const network = new atlaslib.Network(atlaslib.networks.sample);
+  const input = atlaslib.tensor([1, 48, 40], Float64Array.from(x));
+  const numbers = atlaslib.tensor(shape, Float64Array.from(vector));
+  return [network.forward(input, "x", tensors.vector), network.forward(numbers, tensors.vector),
+          network.forward(network.forward(input, "x", tensors.before), tensors.before)]
+    .map(({ data }) => Array.from(data));
+}"""
+
+
+def resnet(**options: Any) -> nn.Module:
+    """Untrained, but with statistics of batch normalisations that differ from one another."""
+    torch.manual_seed(0)
+    network = new_network(RECIPE.__class__(**{**vars(RECIPE), **options})).eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 2)
+    return network
+
+
+class Foretold(nn.Sequential):
+    """Three averages, of which the first marks the lesion, the second left, the third right.
+
+    The averages are the slice's mean brightness, once with its sign turned, so that a bright slice
+    is marked on the right, and a dark one on the left. ``means`` are those of all scans.
+    """
+
+    def __init__(self, means: np.ndarray) -> None:
+        gain = torch.zeros(3, 12, 10)  # of logits, per standard deviation of a number
+        gain[0, 6, 2:4], gain[1, :, :5], gain[2, :, 5:] = 10, 3, 3
+        first = torch.full((12, 10), -2.0)
+        first[6, 2:4] = -8
+        signs, spread = torch.tensor([1.0, -1, 1]), float(means.std())
+        split, fill, join = nn.Conv2d(1, 3, 1, bias=False), nn.Linear(3, 120), nn.Conv2d(1, 1, 1)
+        with torch.no_grad():
+            split.weight[:, 0, 0, 0] = signs
+            fill.weight.copy_(gain.flatten(1).T / spread)
+            centre = signs * float(means.mean())
+            fill.bias.copy_(first.flatten() - fill.weight @ centre)
+            join.weight.fill_(1)
+            join.bias.fill_(0)
+        grow = nn.Upsample(scale_factor=4, mode="bilinear")
+        flat = nn.Flatten(), fill, nn.Unflatten(1, (1, 12, 10))
+        super().__init__(split, nn.AdaptiveAvgPool2d(1), *flat, grow, join)
+
+
+@pytest.fixture(scope="module")
+def predictor(cohort: atlaslib.Cohort) -> Predictor:
+    slices = atlaslib.SliceDataset(cohort, progress=False)
+    means = []
+    for images, masks in map(slices.scan, range(len(cohort))):
+        z = int(masks.flatten(1).sum(1).argmax())
+        means.append(to_model_input(images[None, [z]], RECIPE).mean() / 255)
+    return Predictor(Foretold(np.array(means)), RECIPE)
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, predictor: Predictor, cohort: atlaslib.Cohort
+) -> Path:
+    root = tmp_path_factory.mktemp("page")
+    module.explore_bottleneck(predictor, cohort).save(root / "page.html")
+    (root / "network.js").write_text(script("network.js"))
+    (root / "empty.html").write_text("<!doctype html><script src='network.js'></script>")
+    return root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Any, folder: Path) -> Iterator[Any]:
+    """The page, started; an error in a script fails the test."""
+    page, errors = browser.new_page(viewport={"width": 1280, "height": 1000}), list[str]()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((folder / "page.html").as_uri())
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_selector(".started canvas")
+    yield page
+    page.close()
+    assert errors == []
+
+
+def wait(page: Any) -> None:
+    """Until what the page has put off has been done: it waits in a queue before this."""
+    page.evaluate("new Promise((done) => setTimeout(() => setTimeout(done)))")
+
+
+def settled(page: Any) -> list[float]:
+    """Dice: the network's, now, best; area of the mask: the network's, now."""
+    wait(page)
+    texts = page.locator("tbody td").all_inner_texts()
+    return [float(text.split()[0]) for text in (*texts[1:4], *texts[5:7])]
+
+
+def done(page: Any) -> list[int]:
+    """The numbers of the tasks that are done."""
+    return [n for n, item in enumerate(page.locator("ol li").all(), 1)
+            if "done" in (item.get_attribute("class") or "")]  # fmt: skip
+
+
+def bar(page: Any, number: int) -> Any:
+    return page.get_by_role("slider", name=f"number {number}", exact=True)
+
+
+def right_first(page: Any) -> None:
+    """Choose a scan with a mask on the right; blend with one on the left."""
+    for scan in range(3):
+        page.get_by_role("combobox", name="Slice of").select_option(str(scan))
+        wait(page)
+        if float(bar(page, 3).get_attribute("aria-valuenow")) > 0.7:
+            break
+    for other in range(3):
+        page.get_by_role("combobox", name="Blend with").select_option(str(other))
+        page.get_by_role("slider", name="Blend", exact=True).fill("100")
+        wait(page)
+        if float(bar(page, 3).get_attribute("aria-valuenow")) < -0.7:
+            break
+    page.get_by_role("button", name="Start again").click()
+
+
+def test_the_waist_is_where_pytorch_has_it() -> None:
+    x = torch.rand(1, 1, 48, 40)
+    network = resnet()
+    traced = trace(network, RECIPE)
+    place = bottleneck(traced)
+    found = tensors(traced, x, {place.before, place.vector, place.after})
+    with torch.no_grad():
+        last = network.maps(x)[2]
+        torch.testing.assert_close(found[place.before], last)
+        torch.testing.assert_close(found[place.vector].flatten(), last.mean((2, 3)).flatten())
+        torch.testing.assert_close(found["logits"], network(x))
+    assert found[place.after].shape == (1, 2, 12, 10)
+
+
+def test_of_two_vectors_the_narrower_and_of_equal_ones_the_last() -> None:
+    """Four numbers after eight averages; then eight after eight, as in the paper's network."""
+    x = torch.rand(1, 1, 48, 40)
+    for length in (4, 8):
+        network = resnet(vector=length)
+        traced = trace(network, RECIPE)
+        name = bottleneck(traced).vector
+        with torch.no_grad():
+            torch.testing.assert_close(tensors(traced, x, {name})[name], network.encode(x))
+
+
+@pytest.mark.parametrize("decoder", ["map", "unet without skips", "unet"])
+def test_a_network_without_a_bottleneck_is_refused(cohort: atlaslib.Cohort, decoder: str) -> None:
+    network = Predictor(resnet(decoder=decoder), RECIPE)
+    with pytest.raises(ValueError, match="has no bottleneck: expected a vector"):
+        module.explore_bottleneck(network, cohort)
+
+
+def test_a_way_around_the_vector_is_seen() -> None:
+    """Channel attention averages over positions, too, but the map goes on beside the averages."""
+
+    class Attention(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + nn.functional.adaptive_avg_pool2d(x, 1).expand_as(x)
+
+    with pytest.raises(ValueError, match="no bottleneck"):
+        bottleneck(trace(Attention().eval(), RECIPE))
+
+
+def test_nobody_to_blend_with(cohort: atlaslib.Cohort, predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match="two scans with a lesion or more, found 1"):
+        module.explore_bottleneck(predictor, cohort[:1])
+
+
+def test_the_numbers_and_logits_are_those_of_pytorch(browser: Any, folder: Path) -> None:
+    x = torch.rand(1, 1, 48, 40)
+    network = resnet()
+    traced = trace(network, RECIPE)
+    place = bottleneck(traced)
+    kept = tensors(traced, x, {place.vector})
+    (folder / "sample.js").write_text(network_script("sample", written_network(network, RECIPE)))
+    page = browser.new_page()
+    page.goto((folder / "empty.html").as_uri())
+    page.add_script_tag(url=(folder / "sample.js").as_uri())
+    vector = kept[place.vector][0]
+    values = [vars(place), x.flatten().tolist(), vector.tolist(), list(vector.shape)]
+    numbers, decoded, around = page.evaluate(RUN, values)
+    logits = kept["logits"].flatten().numpy()
+    assert logits.std() > 0.01
+    np.testing.assert_allclose(numbers, vector.numpy(), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(decoded, logits, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(around, logits, rtol=0, atol=1e-3)
+    page.close()
+
+
+def test_the_first_masks_are_those_of_the_network(
+    page: Any, predictor: Predictor, cohort: atlaslib.Cohort
+) -> None:
+    slices = atlaslib.SliceDataset(cohort, progress=False)
+    expected = set()
+    for position in range(len(cohort)):
+        images, masks = slices.scan(position)
+        z = int(masks.flatten(1).sum(1).argmax())
+        with torch.no_grad():
+            x = to_model_input(images[None, [z]], RECIPE) / 255
+            logits = to_full_resolution(predictor.model()(x), RECIPE)[0, 0].numpy()
+        brain = module.to_slices(module.near_brain())[z]
+        expected.add(round(float(((logits > 0) & brain).sum()) / 100, 1))
+    for scan in range(3):
+        page.get_by_role("combobox", name="Slice of").select_option(str(scan))
+        _, _, _, own, now = settled(page)
+        assert own == now > 0
+        assert min(abs(own - area) for area in expected) < 0.5  # weights are rounded
+
+
+def test_one_number_by_keyboard(page: Any) -> None:
+    right_first(page)
+    area = settled(page)[3]
+    assert done(page) == []
+    bar(page, 1).focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "number 3"
+    before = float(bar(page, 3).get_attribute("aria-valuenow"))
+    page.keyboard.press("ArrowDown")
+    assert float(bar(page, 3).get_attribute("aria-valuenow")) == pytest.approx(
+        before - 0.1, abs=0.06
+    )
+    page.keyboard.press("Home")
+    assert settled(page)[4] < area / 2
+    assert 1 in done(page)
+    assert page.locator("li.done em").first.inner_text().startswith("Number 3 from +")
+    page.keyboard.press("Delete")
+    assert settled(page)[4] == area
+
+
+def test_the_target_is_drawn_by_mouse(page: Any) -> None:
+    right_first(page)
+    own = settled(page)[0]
+    assert 4 not in done(page)
+    for number, share in ((3, 0.95), (1, 0.1), (2, 0.8)):  # from the top
+        box = bar(page, number).bounding_box()
+        x = box["x"] + box["width"] / 2
+        page.mouse.move(x, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(x, box["y"] + share * box["height"], steps=3)
+        page.mouse.up()
+    assert float(bar(page, 3).get_attribute("aria-valuenow")) == pytest.approx(-3.6, abs=0.1)
+    assert settled(page)[1] > own + 0.1
+    assert 4 in done(page)
+
+
+def test_the_search_draws_it_too(page: Any) -> None:
+    right_first(page)
+    own = settled(page)[0]
+    page.get_by_role("button", name="Let the browser search").click()
+    page.get_by_role("button", name="Stop").wait_for()
+    page.get_by_role("button", name="Let the browser search").wait_for()
+    assert settled(page)[1] > own + 0.1
+    assert 4 in done(page)
+    page.get_by_role("combobox", name="Target").select_option("mirrored")
+    assert settled(page)[1] == 0  # there is nothing on the other side that the numbers can draw
+
+
+def test_blended_by_keyboard(page: Any) -> None:
+    right_first(page)
+    page.locator("canvas[tabindex='0']").focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    settled(page)
+    assert done(page) == []
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    settled(page)
+    assert 2 in done(page)
+    assert "% of it lies in the first mask" in page.locator("li.done em").first.inner_text()
+    assert page.get_by_role("slider", name="Blend", exact=True).input_value() == "100"
+    assert float(bar(page, 3).get_attribute("aria-valuenow")) < -0.7
+
+
+def test_shuffled_before_and_behind(page: Any) -> None:
+    right_first(page)
+    before = settled(page)
+    page.get_by_role("button", name="Shuffle").first.click()
+    assert settled(page) == before
+    assert done(page) == []
+    page.get_by_role("button", name="Shuffle").last.click()
+    settled(page)
+    assert done(page) == [3]
+    first, second = page.locator("li.done em").inner_text().split("Behind them")
+    assert first.count("0.000") == 2
+    assert "0.00" not in second
+
+
+def test_too_large_for_a_page(
+    cohort: atlaslib.Cohort, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LIMIT", 100)
+    html = module.explore_bottleneck(predictor, cohort).html
+    assert "<script" not in html
+    assert "482 weights behind the bottleneck" in html
+    assert "<img alt=" in html
+
+
+def test_in_print_there_is_a_picture(page: Any) -> None:
+    page.emulate_media(media="print")
+    assert page.locator(".still img").is_visible()
+    assert "3 numbers" in page.locator(".still img").get_attribute("alt")
+    assert not page.locator(".bars").is_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits_the_page(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("canvas").first.bounding_box()["width"] >= 300
