@@ -1,0 +1,36 @@
+/* What the theme leaves out for readers with a keyboard, a screen reader, a printer or a phone. */
+
+function nameParts() {
+  for (const summary of document.querySelectorAll(".bd-links summary")) {
+    const page = summary.closest("li").querySelector("a").textContent.trim();
+    summary.setAttribute("aria-label", `Pages below ${page}`);
+  }
+  const sidebar = document.querySelector("#pst-primary-sidebar");
+  sidebar?.setAttribute("role", "region");
+  sidebar?.setAttribute("aria-label", "Book");
+}
+
+/* On a phone a picture of several panels scrolls in its own box instead of shrinking to stamps. */
+function markWidePictures() {
+  for (const picture of document.querySelectorAll("div.cell_output img")) {
+    const mark = () =>
+      picture.classList.toggle("wide", picture.naturalWidth > 1.8 * picture.naturalHeight);
+    picture.complete ? mark() : picture.addEventListener("load", mark);
+  }
+}
+
+/* Paper is white. */
+function printLight() {
+  const root = document.documentElement;
+  let theme = root.dataset.theme;
+  matchMedia("print").addEventListener("change", (print) => {
+    if (print.matches) theme = root.dataset.theme;
+    root.dataset.theme = print.matches ? "light" : theme;
+  });
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  nameParts();
+  markWidePictures();
+  printLight();
+});
