@@ -12,9 +12,13 @@ function nameParts() {
 
 /* On a phone a picture of several panels scrolls in its own box instead of shrinking to stamps. */
 function markWidePictures() {
-  for (const picture of document.querySelectorAll("div.cell_output img")) {
-    const mark = () =>
-      picture.classList.toggle("wide", picture.naturalWidth > 1.8 * picture.naturalHeight);
+  for (const picture of document.querySelectorAll(".bd-article figure > img")) {
+    const mark = () => {
+      if (picture.naturalWidth < 1.8 * picture.naturalHeight) return;
+      picture.classList.add("wide");
+      // so that the arrow keys scroll it
+      if (matchMedia("(max-width: 600px)").matches) picture.parentElement.tabIndex = 0;
+    };
     picture.complete ? mark() : picture.addEventListener("load", mark);
   }
 }
