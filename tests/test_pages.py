@@ -15,7 +15,7 @@ axe = pytest.importorskip("axe_playwright_python.base", reason="pip install -e .
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
-PAGES = [*pages.contents(ROOT), "index", "genindex", "search"]
+PAGES = [*pages.contents(ROOT), "genindex", "search"]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MOST_BYTES = 1_500_000
 
@@ -116,13 +116,12 @@ def test_a_page_is_complete_readable_and_accessible(page: Any, name: str) -> Non
     page.set_viewport_size(PHONE)
     found += [f"390 px: {each}" for each in page.evaluate(CLIPPED, False)]
     page.set_viewport_size(DESKTOP)
-    if name != "index":  # it only leads to the preface
-        page.evaluate(SHORTENED)
-        page.evaluate(axe.AXE_SCRIPT)
-        found += [f"light: {each}" for each in page.evaluate(AXE, None)]
-        page.emulate_media(color_scheme="dark")
-        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-        found += [f"dark: {each}" for each in page.evaluate(AXE, ["color-contrast"])]
+    page.evaluate(SHORTENED)
+    page.evaluate(axe.AXE_SCRIPT)
+    found += [f"light: {each}" for each in page.evaluate(AXE, None)]
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    found += [f"dark: {each}" for each in page.evaluate(AXE, ["color-contrast"])]
     if (size := own_bytes(page)) > MOST_BYTES:
         found.append(f"{size / 1e6:.1f} MB without the theme and MathJax")
     assert "\n".join([*page.problems, *found]) == ""

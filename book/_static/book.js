@@ -10,6 +10,13 @@ function nameParts() {
   sidebar?.setAttribute("aria-label", "Book");
 }
 
+/* Sphinx sets the parameters of a long signature as definitions without terms. */
+function plainSignatures() {
+  for (const part of document.querySelectorAll("dt.sig dl, dt.sig dd")) {
+    part.setAttribute("role", "none");
+  }
+}
+
 /* On a phone a picture of several panels scrolls in its own box instead of shrinking to stamps. */
 function markWidePictures() {
   for (const picture of document.querySelectorAll(".bd-article figure > img")) {
@@ -35,6 +42,7 @@ function printLight() {
 
 document.addEventListener("DOMContentLoaded", () => {
   nameParts();
+  plainSignatures();
   markWidePictures();
   printLight();
 });
