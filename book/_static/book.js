@@ -12,8 +12,11 @@ function nameParts() {
 
 /* Sphinx sets the parameters of a long signature as definitions without terms. */
 function plainSignatures() {
-  for (const part of document.querySelectorAll("dt.sig dl, dt.sig dd")) {
-    part.setAttribute("role", "none");
+  for (const part of document.querySelectorAll("dt.sig dd, dt.sig dl")) {
+    const plain = document.createElement("div");
+    if (part.tagName === "DD") plain.className = "parameter";
+    plain.append(...part.childNodes);
+    part.replaceWith(plain);
   }
 }
 
