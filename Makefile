@@ -17,7 +17,7 @@ TIMED = begun=$$(date +%s); took() { s=$$(( $$(date +%s) - begun )); echo "$$1 $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help book test claims lint unit slow notebooks links constraints format clean
+.PHONY: help book test claims lint unit slow pages notebooks links constraints format clean
 
 help: ## list the targets
 	@echo "make book     [PROFILE=smoke|quick|paper] [DATA=/path/to/ATLAS_R1.1] [PYTHON=python3.12]"
@@ -40,10 +40,13 @@ lint: $(VENV)/test.stamp ## style, types and the import rule
 	@echo "== import-linter"; $(RUN) -c "from importlinter.cli import lint_imports_command as c; c()"
 
 unit: $(VENV)/test.stamp ## the tests, in two processes, including that of the wheel in an empty environment
-	@echo "== pytest"; $(RUN) -m pytest tests -m "not slow" -n 2 --dist loadfile --durations=5
+	@echo "== pytest"; $(RUN) -m pytest tests -m "not slow and not pages" -n 2 --dist loadfile --durations=5
 
 slow: $(VENV)/test.stamp ## the tests that take minutes
 	@$(RUN) -m pytest tests -m slow
+
+pages: $(VENV)/test.stamp ## every page of the rendered book in a browser, after make book
+	@echo "== pytest tests/test_pages.py"; $(RUN) -m pytest tests/test_pages.py -n 2 -q -rs
 
 notebooks: $(VENV)/test.stamp ## the chapters' reference outputs, at the smoke profile
 	@echo "== pytest --nbval book"; $(RUN) -m pytest --nbval book

@@ -22,6 +22,13 @@ REMOTE = re.compile(
     r"|<link\b[^>]*\brel=\"(?:stylesheet|preload|icon)\"[^>]*\bhref=\"(https?://[^\"]+)\""
 )
 
+# two thirds of what the theme would load on every page: icons, which its fonts draw as well, and
+# the index of a search while typing, which is off; the search page brings its own
+UNUSED = re.compile(
+    r"<script\b[^>]*\bsrc=\"[^\"]*/?(?:scripts/fontawesome|searchtools|language_data|searchindex)"
+    r"\.js[^\"]*\"></script>\n?"
+)
+
 # what a demonstration (atlaslib.figures.browser) brings along: name, whether it can wait, text
 SCRIPT = re.compile(r'<script data-file="([\w.-]+)"( data-later)?>\n(.*?)</script>\n?', re.DOTALL)
 
@@ -95,6 +102,7 @@ def prepare_page(notebook: NotebookNode, error: str, origin: str) -> NotebookNod
         cell.metadata.pop("papermill", None)
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
+            name_parts(cell)
         kept.append(cell)
     notebook.cells = kept
     if error:
@@ -103,6 +111,14 @@ def prepare_page(notebook: NotebookNode, error: str, origin: str) -> NotebookNod
     foot = nbformat.v4.new_markdown_cell(f":::{{div}} provenance\n{origin}\n:::", id="origin")
     notebook.cells.append(foot)
     return notebook
+
+
+def name_parts(cell: NotebookNode) -> None:
+    """Make HTML outputs accessible: no empty headers in tables of pandas, viewers with a title."""
+    for output in cell.outputs:
+        if text := output.get("data", {}).get("text/html"):
+            text = text.replace("<th></th>", "<td></td>")
+            output.data["text/html"] = text.replace("<iframe ", '<iframe title="Viewer" ')
 
 
 def share_scripts(notebook: NotebookNode, page: str) -> dict[str, str]:
@@ -186,10 +202,20 @@ def render(root: Path) -> bool:
         # unchanged pages are not read again: their warnings would be missing from the next build
         shutil.rmtree(doctrees, ignore_errors=True)
         return False
+    drop_unused(html)
     lines = [*remote_loads(html), *machine_paths(html, root)]
     for line in lines:
         print(line)
     return not lines
+
+
+def drop_unused(html: Path) -> None:
+    """Remove from the pages the scripts of the theme that none of them uses."""
+    for path in html.glob("**/*.html"):
+        text = path.read_text(encoding="utf-8")
+        kept = text if path.name == "search.html" else UNUSED.sub("", text)
+        if kept != text:
+            path.write_text(kept, encoding="utf-8")
 
 
 def copy_mathjax(html: Path) -> None:

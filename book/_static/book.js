@@ -1,0 +1,51 @@
+/* What the theme leaves out for readers with a keyboard, a screen reader, a printer or a phone. */
+
+function nameParts() {
+  for (const summary of document.querySelectorAll(".bd-links summary")) {
+    const page = summary.closest("li").querySelector("a").textContent.trim();
+    summary.setAttribute("aria-label", `Pages below ${page}`);
+  }
+  const sidebar = document.querySelector("#pst-primary-sidebar");
+  sidebar?.setAttribute("role", "region");
+  sidebar?.setAttribute("aria-label", "Book");
+}
+
+/* Sphinx sets the parameters of a long signature as definitions without terms. */
+function plainSignatures() {
+  for (const part of document.querySelectorAll("dt.sig dd, dt.sig dl")) {
+    const plain = document.createElement("div");
+    if (part.tagName === "DD") plain.className = "parameter";
+    plain.append(...part.childNodes);
+    part.replaceWith(plain);
+  }
+}
+
+/* On a phone a picture of several panels scrolls in its own box instead of shrinking to stamps. */
+function markWidePictures() {
+  for (const picture of document.querySelectorAll(".bd-article figure > img")) {
+    const mark = () => {
+      if (picture.naturalWidth < 1.8 * picture.naturalHeight) return;
+      picture.classList.add("wide");
+      // so that the arrow keys scroll it
+      if (matchMedia("(max-width: 600px)").matches) picture.parentElement.tabIndex = 0;
+    };
+    picture.complete ? mark() : picture.addEventListener("load", mark);
+  }
+}
+
+/* Paper is white. */
+function printLight() {
+  const root = document.documentElement;
+  let theme = root.dataset.theme;
+  matchMedia("print").addEventListener("change", (print) => {
+    if (print.matches) theme = root.dataset.theme;
+    root.dataset.theme = print.matches ? "light" : theme;
+  });
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  nameParts();
+  plainSignatures();
+  markWidePictures();
+  printLight();
+});
