@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from atlaslib.data.head_search import brain_centre, import_ants, refined, search
+from atlaslib.data.head_search import brain_centre, import_ants, place_map, refined, search
 from atlaslib.data.template import (
     FINE,
     MNI_AFFINE,
@@ -35,6 +35,7 @@ SIMILARITY_OTHER = 0.4  # of another contrast
 CONTRAST = 0.2  # of a T1
 SIZE = (0.72, 1.05)  # of the head in proportion to the template, as the mean of three directions
 _COARSE = 4.0  # mm: voxels in the search
+_SMALLER = 0.85  # of the size that the search has found
 
 
 def space_of(image: Image) -> str:
@@ -75,7 +76,9 @@ def register(image: Image) -> Registration:
         raise DataError(f"{image.path}: {text}", "orientation")
     coarse, fine = (clipped_and_resized(image, size) for size in (_COARSE, FINE))
     best = search(*coarse)
-    found = [best, refined(best, *fine)]
+    # the scalp looks much like the edge of a larger brain: so once more from a smaller one
+    smaller = best @ place_map(np.array([*brain_centre(), 0, 0, 0, np.log(_SMALLER)]))
+    found = [best, *(refined(start, *fine) for start in (best, smaller))]
     return max((described(affine, *fine) for affine in found), key=lambda one: one.similarity)
 
 
