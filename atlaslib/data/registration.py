@@ -134,8 +134,8 @@ def fit_in_place(image: Image) -> Registration:
 def check_registration(found: Registration, name: str, t1: bool = True) -> None:
     """Raise a one-line DataError unless a registration can be trusted.
 
-    **The thresholds** were chosen on half of the synthetic people of ``benchmarks/registration.py``,
-    whose anatomy, like a real person's, differs from the template's by several mm. A registration
+    **The thresholds** were chosen on people of one half of ``benchmarks/registration.py``, whose
+    anatomy, like a real person's, differs from the template's by several mm. A registration
     that was right within 2 mm had a similarity of .49 or more; one that took the scalp for the
     brain's edge, .41; one moved by 10 mm or turned by 20 degrees, at most .26. **What is wrong by 5
     mm or 10 degrees is not refused with certainty**: it gives .33 to .50, and shows in a picture
