@@ -54,7 +54,7 @@ def register(image: Image) -> Registration:
     then refines the best of them at 2 mm, twice: once from a smaller one, since a scalp looks much
     like the edge of a larger brain. All compare images only in the template's brain and 4 mm around
     it, so that neither scalp, neck and face nor their absence matters, and by measures that do not
-    depend on the contrast. Takes 5 to 20 seconds of one processor.
+    depend on the contrast. Takes 8 to 20 seconds of one processor.
 
     Parameters
     ----------
@@ -137,8 +137,8 @@ def check_registration(found: Registration, name: str, t1: bool = True) -> None:
     **The thresholds** were chosen on people of one half of ``benchmarks/registration.py``, whose
     anatomy, like a real person's, differs from the template's by several mm. A registration
     that was right within 2 mm had a similarity of .49 or more; one that took the scalp for the
-    brain's edge, .41; one moved by 10 mm or turned by 20 degrees, at most .26. **What is wrong by 5
-    mm or 10 degrees is not refused with certainty**: it gives .33 to .50, and shows in a picture
+    brain's edge, .41; one moved by 10 mm or turned by 20 degrees, at most .34. **What is wrong by 5
+    mm or 10 degrees is not refused with certainty**: it gives .31 to .57, and shows in a picture
     only (:func:`atlaslib.figures.native.plot_outlines`). The table ``registration.csv`` of the
     results says how far this holds for people and real heads on whom nothing was chosen.
 

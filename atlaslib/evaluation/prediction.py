@@ -119,7 +119,7 @@ def predict(
     """Segment a T1 in MNI space or in native space; warns of a doubtful header.
 
     Whether the T1 is on the MNI grid is noticed. One that is not is registered, which needs the
-    extra ``[native]`` and takes 5 to 20 seconds of one processor.
+    extra ``[native]`` and takes 8 to 20 seconds of one processor.
 
     Parameters
     ----------
