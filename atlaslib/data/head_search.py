@@ -11,7 +11,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from scipy import optimize
 
 from atlaslib.data.template import (
     AROUND,
@@ -71,6 +70,8 @@ def _starts(voxels: Floats, affine: Floats) -> list[Floats]:
 
 def search(voxels: Floats, affine: Floats) -> Floats:
     """The best rigid map with a scale, from several starts."""
+    from scipy import optimize  # slow to import, and only this function needs it
+
     places, labels, _ = points(6, AROUND)
 
     def cost(parameters: Floats) -> float:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import joblib
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -97,6 +96,8 @@ def register_cohort(
     DataError
         If scans are in MNI space already, two would have the same name, or antspyx is missing.
     """
+    import joblib  # slow to import, and only this function needs it
+
     for scan in cohort:
         if scan.space == "MNI":
             raise DataError(f"{scan.t1}: in MNI space already", "native space")

@@ -19,7 +19,7 @@ from scipy import ndimage
 from atlaslib.data.volumes import ORIGIN, Image, brain_mask
 
 MNI_AFFINE = nib.affines.from_matvec(np.eye(3), ORIGIN)
-AROUND = 8.0  # mm around the brain in which images are compared
+AROUND = 4.0  # mm around the brain in which images are compared: within the skull, not the scalp
 _DEEP = 5.0  # mm from the brain's surface: where a bright ball has no contrast
 FINE = 2.0  # mm: voxels of the images that are compared
 _BINS = 24  # of the template's intensities

@@ -28,6 +28,8 @@ from atlaslib.data.registration import (
     to_mni,
 )
 from atlaslib.data.volumes import GRID, Image, brain_mask, read_t1
+from atlaslib.synthetic.cohort import make_scan
+from atlaslib.synthetic.people import draw_people
 
 GOOD = Registration(np.eye(4), 0.7, 0.6, 0.9)
 
@@ -116,7 +118,7 @@ def read_t1_of(path: Path) -> Image:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"similarity": 0.21}, "x.nii: registration failed: similarity 0.21, at least 0.50 is"),
+        ({"similarity": 0.21}, "x.nii: registration failed: similarity 0.21, at least 0.45 is"),
         ({"size": 1.8}, "the head is 1.80 times the template's size, expected 0.72 to 1.05"),
         ({"contrast": -0.5}, "not a T1-weighted image of a brain"),
         ({"similarity": 0.44, "contrast": 0.1}, "not a T1-weighted image of a brain"),
@@ -140,8 +142,8 @@ SPOILT = {
     "20 degrees tilted": natives.moved(degrees=(20, 0, 0)),
     "20 degrees turned": natives.moved(degrees=(0, 0, 20)),
     "upside down": natives.moved(degrees=(0, 180, 0)),
-    "20 % too small": natives.moved(scale=(0.8, 0.8, 0.8)),
-    "20 % too large": natives.moved(scale=(1.2, 1.2, 1.2)),
+    "15 % too small": natives.moved(scale=(0.85, 0.85, 0.85)),
+    "15 % too large": natives.moved(scale=(1.15, 1.15, 1.15)),
 }
 
 
@@ -240,6 +242,21 @@ def test_heads_of_every_kind_are_registered(person):
             assert_spoilt_is_refused(image, found)
     assert np.mean(list(distances.values())) < 1.5, distances
     assert max(distances.values()) < 2.5, distances
+
+
+@pytest.mark.slow
+def test_a_scalp_is_not_taken_for_the_edge_of_a_larger_brain():
+    """One person to be made and registered. This head once came out 15 % too large."""
+    pytest.importorskip("ants", reason="antspyx, the extra [native], is not installed")
+    t1 = make_scan(draw_people(40, 103)[2], "t01").t1.astype(np.float32)
+    rng = np.random.default_rng([103, 2])
+    scale = rng.uniform(0.82, 1.0) * rng.uniform(0.96, 1.04, 3)
+    degrees = rng.uniform(-1, 1, 3) * [25, 12, 12]
+    scan = native(natives.moved(tuple(rng.uniform(-40, 40, 3)), tuple(degrees), tuple(scale)),
+                  (90, 112, 96), (2, 2, 2))  # fmt: skip
+    found = register(as_image(scan.image(t1), scan.affine))
+    check_registration(found, "head")
+    assert found.size == pytest.approx(np.cbrt(scale.prod()), rel=0.06)
 
 
 def refused(person: np.ndarray):

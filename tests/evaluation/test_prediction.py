@@ -77,7 +77,7 @@ def test_a_failed_registration_gives_no_mask(found, perfect, tmp_path):
     found["similarity"] = 0.21
     with pytest.raises(
         atlaslib.DataError,
-        match=r"t1.nii.gz: registration failed: similarity 0.21, at least 0.50 is needed",
+        match=r"t1.nii.gz: registration failed: similarity 0.21, at least 0.45 is needed",
     ):
         segmented(NETWORK, path)
     found.update(similarity=0.8, contrast=-0.4)
