@@ -110,8 +110,8 @@ def plot_networks(
         numbers.plot(place, sizes, "o-", ms=3, color=colour(name), label=name)
         least = int(np.argmin(sizes[:-1]))  # the last layer is the mask
         text = f"{table.layer.iloc[least].removeprefix('decoder.')}: {sizes[least]:,}"
-        numbers.annotate(text, (place[least], sizes[least]), xytext=(8, -3),
-                         textcoords="offset points", fontsize=9)  # fmt: skip
+        numbers.annotate(text, (place[least], sizes[least]), xytext=(-12, 8),
+                         textcoords="offset points", ha="right", fontsize=9)  # fmt: skip
     numbers.set(yscale="log", xlabel="from input to output (share of the layers)")
     numbers.set_ylabel("numbers that leave the layer")
     numbers.legend(fontsize=8, frameon=False, loc="lower left")
@@ -129,10 +129,10 @@ def draw_blocks(
     widest = max(output[0] for output in table.output if len(output) == 3)
     for layer, output in zip(table.layer, table.output, strict=True):
         rows, channels = (output[0], output[-1]) if len(output) == 3 else (1, output[0])
-        rows = max(rows, widest / 60)  # a vector stays visible
+        rows = max(rows, widest / 40)  # a vector stays visible
         width = 1.0 + 0.3 * np.log2(channels)
         shade = "#BBBBBB" if "pool" in layer or layer == "average" else paint
-        axis.add_patch(Rectangle((left, -rows / 2), width, rows, fc=shade, ec="white"))
+        axis.add_patch(Rectangle((left, -rows / 2), width, rows, fc=shade, ec=shade, lw=0.5))
         if output != before:
             size = " × ".join(str(side) for side in output)
             axis.text(left + width / 2, -0.54 * widest, size, rotation=90, fontsize=7,

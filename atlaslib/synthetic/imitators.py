@@ -49,7 +49,7 @@ def find_imitators(person: Person, session: str = "t01") -> dict[str, Voxel]:
         smooth = ndimage.gaussian_filter((dark * other_side).astype(np.float32), spread)
         middle = np.unravel_index(int(smooth.argmax()), smooth.shape)
         found = anatomy.centre_in_subject(field, tuple(float(i) for i in middle))
-        places[kind] = tuple(int(round(float(i))) for i in found)
+        places[kind] = tuple(round(float(i)) for i in found)
     return places
 
 
