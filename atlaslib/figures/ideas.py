@@ -125,7 +125,8 @@ def draw_blocks(
 
     Under a block stands the size of its output, where that is not the one before's.
     """
-    left, ends, before = 0.0, {}, ()
+    left, before = 0.0, None
+    ends: dict[str, tuple[float, float]] = {}
     widest = max(output[0] for output in table.output if len(output) == 3)
     for layer, output in zip(table.layer, table.output, strict=True):
         rows, channels = (output[0], output[-1]) if len(output) == 3 else (1, output[0])

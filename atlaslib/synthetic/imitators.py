@@ -44,12 +44,13 @@ def find_imitators(person: Person, session: str = "t01") -> dict[str, Voxel]:
     }
     other_side = np.sign(x) == -person.lesions[0].side
     field, _ = session_plan(person, session)
-    places = {}
+    places: dict[str, Voxel] = {}
     for kind, (dark, spread) in darkness.items():
         smooth = ndimage.gaussian_filter((dark * other_side).astype(np.float32), spread)
-        middle = np.unravel_index(int(smooth.argmax()), smooth.shape)
-        found = anatomy.centre_in_subject(field, tuple(float(i) for i in middle))
-        places[kind] = tuple(round(float(i)) for i in found)
+        i, j, k = np.unravel_index(int(smooth.argmax()), smooth.shape)
+        found = anatomy.centre_in_subject(field, (float(i), float(j), float(k)))
+        x_found, y_found, z_found = (round(float(place)) for place in found)
+        places[kind] = (x_found, y_found, z_found)
     return places
 
 
