@@ -58,6 +58,11 @@ LAYERS = pd.DataFrame(
     {"layer": ["conv1", "pool1", "conv2", "dense"],
      "output": [(80, 64, 4), (40, 32, 4), (40, 32, 16), (64,)]}
 )  # fmt: skip
+WAIST = pd.DataFrame(
+    {"layer": ["first", "average", "decoder.map", "up"],
+     "output": [(80, 64, 4), (4,), (5120,), (80, 64, 1)]}
+)  # fmt: skip
+DRAWS = np.array([[0, 0, 0], [2, 2, 2], [0, 1, 2], [1, 1, 1]])
 RATES = pd.DataFrame(
     [("ours", "s", 1.5), ("theirs", "s", 60.0), ("ours", "MB", 200), ("theirs", "MB", 0)],
     columns=["reader", "measure", "value"],
@@ -111,6 +116,15 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
         {0.1: 380, 0.5: 5_290},
         "ATLAS R1.1",
     ),
+    "plot_imitators": lambda: figures.plot_imitators({"sulcus": (np.eye(200), (90, 60))}),
+    "plot_recovery": lambda: figures.plot_recovery(
+        [0, 1, 2], {"white matter": [-1, 0.4, 0.8], "fluid": [-0.5, -0.1, 0.3]}, 1.0
+    ),
+    "plot_overlap": lambda: figures.plot_overlap({"too large": (MASK | (IMAGE < 3), MASK)}),
+    "plot_networks": lambda: figures.plot_networks(
+        {"baseline": LAYERS[:3], "resnet": WAIST}, {"baseline": [("conv1", "conv2")]}
+    ),
+    "plot_bootstrap": lambda: figures.plot_bootstrap([0.2, 0.4, 0.9], DRAWS),
     "plot_outlines": lambda: figures.plot_outlines(
         IMAGE[..., None].repeat(5, 2), MASK[..., None].repeat(5, 2), (1.0, 1.0, 2.0), "scan 1"
     ),
@@ -121,7 +135,9 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     "plot_receptive_field": lambda: figures.plot_receptive_field(IMAGE, {"conv1": MASK * -0.1}),
     "plot_layers": lambda: figures.plot_layers(LAYERS, skips=[("conv1", "conv2")]),
     "plot_history": lambda: figures.plot_history({"baseline": HISTORY, "resnet": HISTORY / 2}, 0.7),
-    "plot_predictions": lambda: figures.plot_predictions([("scan 1", IMAGE, MASK, PROBABILITY)]),
+    "plot_predictions": lambda: figures.plot_predictions(
+        [("scan 1", IMAGE, MASK, PROBABILITY)], "resnet"
+    ),
     "plot_units": figures.plot_units,
     "plot_curves": lambda: figures.plot_curves(
         {"slow": np.array([4.0, 2.0]), "fast": np.array([4.0, 1.0, 0.5])}, "step", "error (mm)"

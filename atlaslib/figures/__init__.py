@@ -9,7 +9,7 @@ from atlaslib.figures.base import COLOURS, Picture, panels, show_slice, tidy
 from atlaslib.figures.browser.bottleneck import explore_bottleneck
 from atlaslib.figures.browser.paint import paint_a_stroke
 from atlaslib.figures.browser.threshold import choose_threshold
-from atlaslib.figures.data import plot_levels, plot_planes, plot_volumes
+from atlaslib.figures.data import plot_imitators, plot_levels, plot_planes, plot_volumes
 from atlaslib.figures.experiments import (
     plot_agreement,
     plot_calibration,
@@ -21,6 +21,7 @@ from atlaslib.figures.experiments import (
     plot_study,
     plot_walk,
 )
+from atlaslib.figures.ideas import plot_bootstrap, plot_networks, plot_overlap, plot_recovery
 from atlaslib.figures.models import (
     plot_ceiling,
     plot_curves,
@@ -57,6 +58,7 @@ __all__ = [
     "plot_agreement",
     "plot_arms",
     "plot_benchmark",
+    "plot_bootstrap",
     "plot_calibration",
     "plot_ceiling",
     "plot_contact_sheet",
@@ -67,11 +69,14 @@ __all__ = [
     "plot_factorial",
     "plot_history",
     "plot_images",
+    "plot_imitators",
     "plot_layers",
     "plot_levels",
     "plot_loss_and_dice",
     "plot_means",
+    "plot_networks",
     "plot_outlines",
+    "plot_overlap",
     "plot_paired",
     "plot_paths",
     "plot_peers",
@@ -79,6 +84,7 @@ __all__ = [
     "plot_predictions",
     "plot_ranking",
     "plot_receptive_field",
+    "plot_recovery",
     "plot_ringing",
     "plot_scores",
     "plot_segmentations",

@@ -63,6 +63,18 @@ def panels(
     return figure, axes
 
 
+def in_rows(count: int, across: int = 2, height: float = 3.9) -> tuple[Figure, list[Axes]]:
+    """A new figure of `count` axes in rows of `across`, each row `height` inches high.
+
+    Two brains in a row are more than 300 pixels wide on a page.
+    """
+    rows = -(-count // across)
+    figure, axes = panels(rows, across, width=7.0, height=rows * height)
+    for spare in axes.flat[count:]:
+        spare.remove()
+    return figure, list(axes.flat[:count])
+
+
 def show_slice(
     axis: Axes,
     image: NDArray[Any],

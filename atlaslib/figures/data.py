@@ -8,24 +8,44 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from atlaslib.figures.base import COLOURS, panels, plain_log, show_slice
+from atlaslib.figures.base import COLOURS, in_rows, panels, plain_log, show_slice
+
+RING, REACH = 11, 60  # pixels: of a ring its radius, and of a slice what is shown around it
 
 
 def plot_planes(cuts: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> Figure:
-    """Cuts through a scan: plain in the top row, with the lesion's outline below.
+    """Cuts through a scan: plain on the left, with the lesion's outline on the right.
 
     Parameters
     ----------
     cuts : mapping from a plane's name to (image, mask)
         Arrays (rows, columns).
     """
-    figure, axes = panels(2, len(cuts), width=2.5 * len(cuts), height=5.6)
-    for column, (name, (image, mask)) in enumerate(cuts.items()):
-        show_slice(axes[0, column], image, title=name)
-        show_slice(axes[1, column], image, mask)
+    figure, axes = in_rows(2 * len(cuts), height=3.7)
+    for row, (name, (image, mask)) in enumerate(cuts.items()):
+        show_slice(axes[2 * row], image, title=name)
+        show_slice(axes[2 * row + 1], image, mask, title="with its lesion")
+    return figure
+
+
+def plot_imitators(marked: Mapping[str, tuple[NDArray[Any], tuple[int, int]]]) -> Figure:
+    """Slices, cut off above and below, with a ring around one place in each.
+
+    Parameters
+    ----------
+    marked : mapping from a title to (image, (row, column))
+        The array (rows, columns) and the middle of the ring.
+    """
+    figure, axes = in_rows(len(marked), height=2.8)
+    for axis, (title, (image, (row, column))) in zip(axes, marked.items(), strict=True):
+        show_slice(axis, image, title=title)
+        axis.set(xlim=(15, image.shape[1] - 15), ylim=(row + REACH, row - REACH))
+        ring = Circle((column, row), RING, fill=False, ec=COLOURS["lesion"], lw=1.6)
+        axis.add_patch(ring)
     return figure
 
 

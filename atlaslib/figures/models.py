@@ -14,15 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from atlaslib.figures.base import COLOURS, colour, panels, show_slice
+from atlaslib.figures.base import COLOURS, colour, in_rows, panels, show_slice
 
 
-def plot_images(
-    images: Mapping[str, NDArray[Any]], colour_map: str = "gray", height: float = 3.0
-) -> Figure:
-    """Arrays (rows, columns) side by side, each under its name and on its own grey scale."""
-    figure, axes = panels(1, len(images), width=2.3 * len(images), height=height)
-    for axis, (name, image) in zip(axes.flat, images.items(), strict=True):
+def plot_images(images: Mapping[str, NDArray[Any]], colour_map: str = "gray") -> Figure:
+    """Arrays (rows, columns) in rows of two, each under its name and on its own grey scale."""
+    figure, axes = in_rows(len(images))
+    for axis, (name, image) in zip(axes, images.items(), strict=True):
         axis.imshow(image, cmap=colour_map, interpolation="nearest")
         axis.set_title(name, fontsize=9)
         axis.set_axis_off()
@@ -114,22 +112,27 @@ def plot_history(histories: Mapping[str, pd.DataFrame], base_loss: float | None 
 
 def plot_predictions(
     cases: Sequence[tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]],
+    model: str = "prediction",
 ) -> Figure:
-    """One row per case: slice with the traced lesion, probability, slice with the prediction.
+    """Four pictures a case: slice, traced lesion, probability, and what the model marks.
 
     Parameters
     ----------
     cases : sequence of (title, image, mask, probability)
         The arrays have the shape (rows, columns).
+    model : str
+        Whose probabilities they are: its colour is that of the outline.
     """
-    figure, axes = panels(len(cases), 3, width=7.0, height=2.7 * len(cases))
-    for row, (title, image, mask, probability) in zip(axes, cases, strict=True):
-        show_slice(row[0], image, mask, COLOURS["lesion"], f"{title}\ntraced")
-        drawn = row[1].imshow(probability, cmap="cividis", vmin=0, vmax=1)
-        row[1].set_axis_off()
-        row[1].set_title("probability of lesion", fontsize=9)
-        show_slice(row[2], image, probability > 0.5, COLOURS["prediction"], "predicted (above 0.5)")
-    figure.colorbar(drawn, ax=axes[:, 1].tolist(), shrink=0.7, label="probability")
+    figure, axes = in_rows(4 * len(cases))
+    rows = np.reshape(np.array(axes, dtype=object), (len(cases), 4))
+    for row, (title, image, mask, probability) in zip(rows, cases, strict=True):
+        show_slice(row[0], image, title=title)
+        show_slice(row[1], image, mask, COLOURS["lesion"], "traced")
+        drawn = row[2].imshow(probability, cmap="cividis", vmin=0, vmax=1)
+        row[2].set_axis_off()
+        row[2].set_title("probability of lesion", fontsize=9)
+        show_slice(row[3], image, probability > 0.5, colour(model), f"{model}: above 0.5")
+        figure.colorbar(drawn, ax=row[2], shrink=0.7, label="probability", location="left")
     return figure
 
 

@@ -10,7 +10,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from atlaslib.figures.base import COLOURS, colour, panels, plain_log, short, show_slice
+from atlaslib.figures.base import (
+    COLOURS,
+    colour,
+    in_rows,
+    panels,
+    plain_log,
+    short,
+    show_slice,
+)
 
 
 def plot_verdicts(table: pd.DataFrame) -> Figure:
@@ -121,21 +129,25 @@ def plot_loss_and_dice(tables: Mapping[str, pd.DataFrame]) -> Figure:
 def plot_segmentations(
     cases: Sequence[tuple[str, NDArray[Any], NDArray[Any], Mapping[str, NDArray[Any]]]],
 ) -> Figure:
-    """One row per case: the slice, the true outline, and each model's outline.
+    """Each case in rows of two: the slice, the true outline, and each model's outline.
 
     Parameters
     ----------
     cases : sequence of (title, image, mask, predictions)
         Arrays (rows, columns); predictions maps each model's name to its mask.
     """
-    columns = 2 + len(cases[0][3])
-    figure, axes = panels(len(cases), columns, width=1.9 * columns, height=2.35 * len(cases))
-    for row, (title, image, mask, predictions) in zip(axes, cases, strict=True):
-        show_slice(row[0], image, title=title)
-        show_slice(row[1], image, mask, COLOURS["lesion"], "truth")
-        for axis, (name, predicted) in zip(row[2:], predictions.items(), strict=True):
+    shown = 2 + len(cases[0][3])
+    places = shown + shown % 2  # every case starts a new row
+    figure, axes = in_rows(places * len(cases))
+    for number, (title, image, mask, predictions) in enumerate(cases):
+        own = axes[places * number : places * (number + 1)]
+        show_slice(own[0], image, title=title)
+        show_slice(own[1], image, mask, COLOURS["lesion"], "truth")
+        for axis, (name, predicted) in zip(own[2:], predictions.items(), strict=False):
             found = "" if np.any(predicted) else ": nothing"
             show_slice(axis, image, predicted, colour(name), name + found)
+        for spare in own[shown:]:
+            spare.remove()
     return figure
 
 

@@ -6,6 +6,7 @@ it also works in the rendered book, opened offline from a disk.
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import warnings
@@ -70,8 +71,44 @@ def slice_picture(
     return picture
 
 
-def page_viewer(scan: Scan, step: int = 2) -> Any:
+# What nilearn's page does not have: a title, a switch for the lesion, and a frame of its height.
+# `viewed` is nilearn's viewer, `slices` those through the lesion's middle.
+_HEAD = """<style>
+body {{ margin: 0; background: #000; color: #fff; font: 1rem sans-serif; }}
+h1, label {{ display: block; margin: 0; padding: .5rem; font-size: 1rem; }}
+div:has(> .slider) {{ display: none !important; }}
+</style><h1>{title}</h1>"""
+_SWITCH = """<label><input type="checkbox" id="lesion"> Show the lesion</label><script>
+document.getElementById("lesion").onchange = function () {{
+  viewed.overlay.opacity = this.checked ? 0.6 : 0;
+  if (this.checked) viewed.numSlice = {slices};
+  viewed.init(); viewed.drawAll();
+}};
+new ResizeObserver(function () {{
+  if (window.frameElement) frameElement.style.height = document.body.scrollHeight + "px";
+}}).observe(document.body);
+</script>"""
+
+
+@dataclass(frozen=True)
+class PageViewer:
+    """A page with a viewer; shows itself, in a frame, as the last line of a cell."""
+
+    page: str
+    title: str
+
+    def _repr_html_(self) -> str:
+        """A frame as wide as its surroundings; the page in it sets its height."""
+        return (
+            f'<iframe title="{html.escape(self.title)}" srcdoc="{html.escape(self.page)}" '
+            'style="width: 100%; height: 320px; border: 0"></iframe>'
+        )
+
+
+def page_viewer(scan: Scan, step: int = 2) -> PageViewer:
     """A viewer of three linked planes that needs no kernel and no network.
+
+    It opens in the middle of the head, without the lesion, which can be switched on.
 
     Parameters
     ----------
@@ -82,8 +119,7 @@ def page_viewer(scan: Scan, step: int = 2) -> Any:
 
     Returns
     -------
-    nilearn.plotting.html_stat_map.StatMapView
-        Shows itself as the last line of a cell; ``save_as_html(path)`` writes a page.
+    PageViewer
 
     Raises
     ------
@@ -105,7 +141,6 @@ def page_viewer(scan: Scan, step: int = 2) -> Any:
             nibabel.Nifti1Image(mask, affine),
             bg_img=nibabel.Nifti1Image(grey, affine),
             cut_coords=_centre(mask, affine),
-            title=f"{scan.name} ({scan.site})",
             threshold=0.5,
             cmap=colour,
             vmin=0,
@@ -113,12 +148,25 @@ def page_viewer(scan: Scan, step: int = 2) -> Any:
             symmetric_cmap=False,
             black_bg=True,
             colorbar=False,
-            opacity=0.6,
+            opacity=0,
             resampling_interpolation="nearest",
         )
+    title = f"Scan {scan.name} ({scan.site})"
+    return PageViewer(_with_switch(view.html, title), title)
+
+
+def _with_switch(page: str, title: str) -> str:
+    """nilearn's page with a title and a switch, opening in the middle."""
     # the page's icon is the one thing that nilearn would fetch from the network
-    view.html = re.sub(r"<link[^>]*icon[^>]*>", "", view.html)
-    return view
+    page = re.sub(r"<link[^>]*icon[^>]*>", "", page)
+    page = re.sub(r"<title>.*?</title>", f"<title>{html.escape(title)}</title>", page, count=1)
+    slices = re.search(r'"numSlice": (\{[^}]*\})', page)
+    if slices is None or not re.search(r"\bbrainsprite\(\s*\{", page):
+        raise RuntimeError("this version of nilearn writes another page: install another one")
+    page = page.replace(slices[1], "false", 1)  # its middle
+    page = re.sub(r"\bbrainsprite\(\s*\{", "window.viewed = brainsprite({", page, count=1)
+    page = page.replace("<body>", "<body>" + _HEAD.format(title=html.escape(title)), 1)
+    return page.replace("</body>", _SWITCH.format(slices=slices[1]) + "</body>", 1)
 
 
 def block_mean(volume: NDArray[np.float32], step: int) -> NDArray[np.float32]:

@@ -16,15 +16,21 @@ from drawings import (
 
 def test_planes_are_shown_plain_and_with_an_outline():
     axes = np.reshape(drawn("plot_planes"), (2, 2))
-    for column, (name, image, mask) in enumerate(
-        [("axial", IMAGE, MASK), ("other", IMAGE.T, MASK.T)]
-    ):
-        above, below = axes[:, column]
-        assert above.get_title() == name
-        for axis in (above, below):
+    planes = [("axial", IMAGE, MASK), ("other", IMAGE.T, MASK.T)]
+    for (plain, marked), (name, image, mask) in zip(axes, planes, strict=True):
+        assert plain.get_title() == name
+        for axis in (plain, marked):
             np.testing.assert_array_equal(axis.images[0].get_array(), image)
-        assert not outlined(above).any()
-        np.testing.assert_array_equal(outlined(below), mask)
+        assert not outlined(plain).any()
+        np.testing.assert_array_equal(outlined(marked), mask)
+
+
+def test_an_imitator_lies_in_the_middle_of_its_ring():
+    (axis,) = drawn("plot_imitators")
+    (ring,) = axis.patches
+    assert ring.get_center() == (60, 90)  # column, row
+    low, high = sorted(axis.get_ylim())
+    assert low < 90 - ring.get_radius() < 90 + ring.get_radius() < high
 
 
 def test_levels_are_histograms_in_percent_of_the_voxels():

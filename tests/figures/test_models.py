@@ -69,15 +69,16 @@ def test_training_history_is_solid_and_validation_dashed():
 
 
 def test_predictions_are_outlined_above_one_half():
-    traced, probability, predicted, bar = drawn("plot_predictions")
+    bare, traced, probability, predicted, bar = drawn("plot_predictions")
+    assert bare.get_title() == "scan 1"
+    assert not outlined(bare).any()
     np.testing.assert_array_equal(outlined(traced), MASK)
     np.testing.assert_array_equal(probability.images[0].get_array(), PROBABILITY)
     assert probability.images[0].get_clim() == (0, 1)  # the same shade in every figure
     np.testing.assert_array_equal(outlined(predicted), MASK)
-    assert traced.get_title().startswith("scan 1")
     assert bar.get_ylabel() == "probability"
     colours = [to_hex(axis.collections[0].get_edgecolor()[0]) for axis in (traced, predicted)]
-    assert len(set(colours)) == 2
+    assert colours == [to_hex(figures.COLOURS[name]) for name in ("lesion", "resnet")]
 
 
 def test_the_units_differ_in_order_and_in_where_the_shortcut_leaves():

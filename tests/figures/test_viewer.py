@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import re
 from pathlib import Path
@@ -87,16 +86,23 @@ def test_coarse_blocks_keep_their_position(step: int) -> None:
 
 
 def test_the_page_viewer_needs_no_network(scan: Scan) -> None:
-    page = viewer.page_viewer(scan).get_standalone()
-    assert "000007-t01 (Site1)" in page
+    page = viewer.page_viewer(scan).page
+    assert "<h1>Scan 000007-t01 (Site1)</h1>" in page
     assert len(page) < 1_500_000
     loaded = re.findall(r"""(?:src|href)\s*=\s*["'](https?:[^"']*)""", page)
     assert loaded == []
 
 
-def test_the_page_viewer_opens_on_the_lesion(scan: Scan, volume: Volume) -> None:
-    page = html.unescape(viewer.page_viewer(scan).get_standalone())
-    start = re.search(r'"numSlice": \{"X": (\d+), "Y": (\d+), "Z": (\d+)\}', page)
+def test_the_frame_of_the_page_viewer_has_a_title(scan: Scan) -> None:
+    (frame,) = re.findall(r"<iframe [^>]*>", viewer.page_viewer(scan)._repr_html_())
+    assert 'title="Scan 000007-t01 (Site1)"' in frame
+
+
+def test_the_page_viewer_hides_the_lesion_until_asked(scan: Scan, volume: Volume) -> None:
+    page = viewer.page_viewer(scan).page
+    assert '"numSlice": false' in page  # in the middle, not on the lesion
+    assert '"opacity": 0' in page
+    start = re.search(r'viewed.numSlice = {"X": (\d+), "Y": (\d+), "Z": (\d+)}', page)
     assert start is not None
     middles = [(side.start + side.stop - 1) / 2 for side in LESION]
     np.testing.assert_allclose([2 * int(voxel) for voxel in start.groups()], middles, atol=2)
