@@ -36,6 +36,7 @@ CONTRAST = 0.35  # of a T1
 SIZE = (0.72, 1.05)  # of the head in proportion to the template, as the mean of three directions
 _COARSE = 4.0  # mm: voxels in the search
 _SMALLER = 0.85  # of the size that the search has found
+_AIR, _OF_AIR = -500.0, 0.05  # below this, no MRI has this share of its voxels; a CT has its air
 
 
 def space_of(image: Image) -> str:
@@ -69,12 +70,16 @@ def register(image: Image) -> Registration:
     Raises
     ------
     DataError
-        If the header has no orientation, or antspyx is not installed.
+        If the header has no orientation, the image is a CT in Hounsfield units, or antspyx is not
+        installed.
     """
     import_ants(image.path)
     if not image.oriented:
         text = "the header has no orientation: left and right cannot be told apart"
         raise DataError(f"{image.path}: {text}", "orientation")
+    if np.mean(image.voxels < _AIR) > _OF_AIR:
+        text = "a CT in Hounsfield units, by its many voxels of air; a T1 is needed"
+        raise DataError(f"{image.path}: {text}", "not a T1")
     coarse, fine = (clipped_and_resized(image, size) for size in (_COARSE, FINE))
     best = search(*coarse)
     # the scalp looks much like the edge of a larger brain: so once more from a smaller one
@@ -134,19 +139,18 @@ def fit_in_place(image: Image) -> Registration:
 def check_registration(found: Registration, name: str, t1: bool = True) -> None:
     """Raise a one-line DataError unless a registration can be trusted.
 
-    **The thresholds** were chosen on people of one half of ``benchmarks/registration.py``, whose
-    anatomy, like a real person's, differs from the template's by several mm. A registration
-    that was right within 2 mm had a similarity of .49 or more; one that took the scalp for the
-    brain's edge, .41; one moved by 10 mm or turned by 20 degrees, at most .34. **What is wrong by 5
-    mm or 10 degrees is not refused with certainty**: it gives .31 to .57, and shows in a picture
-    only (:func:`atlaslib.figures.native.plot_outlines`). The table ``registration.csv`` of the
-    results says how far this holds for people and real heads on whom nothing was chosen: so far
-    five people and two heads, all accepted if well registered, and all refused if moved by 10 mm or
-    turned by 20 degrees. The other contrasts' threshold is older, and not yet judged in this way.
+    **The thresholds** were chosen on synthetic people whose anatomy, like a real person's, differs
+    from the template's by several mm, with a look at three real heads. They were then judged by 40
+    other people (``data/results/registration.csv``, ``benchmarks/registration.py``): 39 were
+    accepted, of which none was off by more than 4 mm; so were the real heads. Of these maps moved
+    by 10 mm or turned by 20 degrees, none was accepted; scaled by 15 %, one of 92. **What is wrong
+    by 5 mm or 10 degrees is mostly not refused**, and shows in a picture only
+    (:func:`atlaslib.figures.native.plot_outlines`).
 
-    The contrast of T1 images is .43 to .82; a CT's, if it is well registered, is .25, that of a T2
-    is negative, and that of a ball below .1. An image of another contrast is less similar to the
-    template even if it is well registered.
+    An image of another contrast is less similar to the template even if it is well registered, and
+    5 of 8 made to look like a T2 were accepted. Nothing here tells a CT from a T1, since fluid is
+    dark in both: :func:`register` refuses a CT by its Hounsfield units, and one that is stored in
+    other units may pass.
 
     The size has limits for headers with wrong voxel sizes: heads had .80 to 1.00 of the template's.
 

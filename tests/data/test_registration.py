@@ -266,15 +266,22 @@ def refused(person: np.ndarray):
     i, j, k = np.indices((180, 220, 180))
     ellipsoid = ((i - 90) / 62) ** 2 + ((j - 110) / 80) ** 2 + ((k - 90) / 62) ** 2 < 1
     yield "ball", as_image(100 * ellipsoid + rng.normal(0, 3, ellipsoid.shape), np.eye(4))
-    scan = native()
-    yield "CT", as_image(scan.image(natives.like_ct(person) + 1000) - 1000, scan.affine)
     yield "warped, with voxels of 2 mm", as_image(person, AFFINE @ np.diag([2, 2, 2, 1.0]))
     yield "warped, with axes exchanged", as_image(person, AFFINE[:, [0, 2, 1, 3]][[0, 1, 2, 3]])
 
 
+def test_a_ct_is_refused_in_one_line(person):
+    """Its similarity to the template is as high as a T1's."""
+    pytest.importorskip("ants", reason="antspyx, the extra [native], is not installed")
+    scan = native()
+    image = as_image(scan.image(natives.like_ct(person) + 1000) - 1000, scan.affine)
+    with pytest.raises(atlaslib.DataError, match=r"^[^\n]*: a CT in Hounsfield units[^\n]*$"):
+        register(image)
+
+
 @pytest.mark.slow
 def test_what_is_no_head_is_refused_in_one_line(person):
-    """Five registrations of about ten seconds each."""
+    """Four registrations of about ten seconds each."""
     pytest.importorskip("ants", reason="antspyx, the extra [native], is not installed")
     for name, image in refused(person):
         found = register(image)
