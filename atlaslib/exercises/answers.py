@@ -9,7 +9,7 @@ from types import EllipsisType
 from typing import SupportsFloat
 
 from atlaslib.exercises.form import Form, form
-from atlaslib.exercises.questions import Choice, Exercise, Number, close, exercises, letters
+from atlaslib.exercises.questions import MultipleChoice, Exercise, Number, close, exercises, letters
 
 RIGHT, WRONG = "Right: ", "Not yet: "
 # what both say to an answer that is none
@@ -126,7 +126,7 @@ def _as_float(number: str, answer: SupportsFloat) -> float:
     return value
 
 
-def _verdict_on_choice(number: str, exercise: Choice, answer: object) -> Verdict:
+def _verdict_on_choice(number: str, exercise: MultipleChoice, answer: object) -> Verdict:
     choices = letters(exercise)
     expected = f"exercise {number} takes one of the letters {', '.join(choices)}"
     if not isinstance(answer, str):

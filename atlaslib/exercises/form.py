@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from atlaslib.exercises.questions import Choice, Exercise, Number, letters
+from atlaslib.exercises.questions import MultipleChoice, Exercise, Number, letters
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def form(number: str, exercise: Exercise, words: Mapping[str, str]) -> Form:
     Parameters
     ----------
     number : str
-    exercise : Number or Choice
+    exercise : Number or MultipleChoice
     words : mapping
         What is said besides the hints.
 
@@ -65,7 +65,7 @@ def _field(exercise: Number) -> str:
     )
 
 
-def _choices(identity: str, exercise: Choice) -> str:
+def _choices(identity: str, exercise: MultipleChoice) -> str:
     options = "\n".join(
         f'<label><input type="radio" name="answer" value="{letter}"> '
         f"<span>{letter}) {escape(option['text'])}</span></label>"

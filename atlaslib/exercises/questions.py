@@ -45,7 +45,7 @@ class Option(TypedDict):
 
 
 @final
-class Choice(TypedDict):
+class MultipleChoice(TypedDict):
     """An exercise that is answered with a letter: "a" for the first option."""
 
     asks: str
@@ -53,7 +53,7 @@ class Choice(TypedDict):
     options: list[Option]
 
 
-Exercise: TypeAlias = Number | Choice
+Exercise: TypeAlias = Number | MultipleChoice
 
 
 @cache
@@ -76,7 +76,7 @@ def exercises(path: Path = FILE) -> dict[str, Exercise]:
     }
 
 
-def letters(exercise: Choice) -> str:
+def letters(exercise: MultipleChoice) -> str:
     """The letters of its options in order, such as "abcd"."""
     return LETTERS[: len(exercise["options"])]
 
@@ -86,7 +86,7 @@ def _exercise(where: str, number: str, entry: Any) -> Exercise:
         raise DataError(f"{where}: expected a number such as 2.3")
     try:
         if isinstance(entry, dict) and "options" in entry:
-            choice = checked(Choice, entry)
+            choice = checked(MultipleChoice, entry)
             if choice["answer"] not in tuple(letters(choice)):
                 raise ValueError(f"answer: expected a letter of {letters(choice)}")
             return choice
