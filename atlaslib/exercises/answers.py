@@ -9,7 +9,7 @@ from types import EllipsisType
 from typing import SupportsFloat
 
 from atlaslib.exercises.form import Form, form
-from atlaslib.exercises.questions import MultipleChoice, Exercise, Number, close, exercises, letters
+from atlaslib.exercises.questions import Exercise, MultipleChoice, Number, close, exercises, letters
 
 RIGHT, WRONG = "Right: ", "Not yet: "
 # what both say to an answer that is none

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from atlaslib.exercises.questions import MultipleChoice, Exercise, Number, letters
+from atlaslib.exercises.questions import Exercise, MultipleChoice, Number, letters
 
 
 @dataclass(frozen=True)
