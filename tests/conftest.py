@@ -6,9 +6,11 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from chromium import chromium
 from heads import write_heads
 from volumes import write_scan
 
@@ -86,3 +88,10 @@ def unreadable(tmp_path: Path) -> Callable[[Path], contextlib.AbstractContextMan
             path.chmod(mode)
 
     return without_permission
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; not kept longer, since its event loop would stand in others' way."""
+    with chromium() as opened:
+        yield opened

@@ -9,7 +9,6 @@ from urllib.parse import unquote, urlparse
 
 import pages
 import pytest
-from chromium import chromium
 
 axe = pytest.importorskip("axe_playwright_python.base", reason="pip install -e .[test]")
 
@@ -67,17 +66,11 @@ AXE = """async rules => {
 }"""
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    if not (HTML / "index.html").is_file():
-        pytest.skip("no rendered book: run `make book PROFILE=smoke`")
-    with chromium() as opened:
-        yield opened
-
-
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     """A page that notes in `problems` what goes wrong, and in `loaded` the files it asks for."""
+    if not (HTML / "index.html").is_file():
+        pytest.skip("no rendered book: run `make book PROFILE=smoke`")
     context = browser.new_context(viewport=DESKTOP, reduced_motion="reduce")
     page = context.new_page()
     page.problems, page.loaded = [], []
@@ -120,7 +113,7 @@ def test_a_page_is_complete_readable_and_accessible(page: Any, name: str) -> Non
     page.evaluate(axe.AXE_SCRIPT)
     found += [f"light: {each}" for each in page.evaluate(AXE, None)]
     page.emulate_media(color_scheme="dark")
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.wait_for_function("document.documentElement.dataset.theme == 'dark'")
     found += [f"dark: {each}" for each in page.evaluate(AXE, ["color-contrast"])]
     if (size := own_bytes(page)) > MOST_BYTES:
         found.append(f"{size / 1e6:.1f} MB without the theme and MathJax")

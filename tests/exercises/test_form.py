@@ -7,19 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-from chromium import chromium
-
 from atlaslib.exercises import check
 from atlaslib.exercises.answers import NO_CHOICE, NO_NUMBER, NOT_A_NUMBER
 from atlaslib.exercises.form import form
 from atlaslib.exercises.questions import exercises, letters
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from chromium import chromium
 from torch import nn
 
 import atlaslib
@@ -87,12 +86,6 @@ def folder(
     (root / "network.js").write_text(script("network.js"))
     (root / "empty.html").write_text("<!doctype html><script src='network.js'></script>")
     return root
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import numpy as np
 import pages
 import pytest
 import torch
-from chromium import chromium
 from torch import nn
 
 import atlaslib
@@ -58,12 +57,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, images: np.ndarray) -> Path
     (root / "book" / "page.html").write_text(page)
     made.save(root / "alone.html")
     return root
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
