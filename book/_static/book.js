@@ -20,6 +20,21 @@ function plainSignatures() {
   }
 }
 
+/* docutils gives bibliography entries a role that ARIA does not allow within a list. */
+function listReferences() {
+  for (const entry of document.querySelectorAll("[role=doc-biblioentry]")) entry.role = "listitem";
+}
+
+/* A column of row names has no heading: its first cell heads nothing. */
+function emptyHeadings() {
+  for (const head of document.querySelectorAll("th")) {
+    if (head.textContent.trim()) continue;
+    const cell = document.createElement("td");
+    cell.className = head.className;
+    head.replaceWith(cell);
+  }
+}
+
 /* On a phone a picture of several panels scrolls in its own box instead of shrinking to stamps. */
 function markWidePictures() {
   for (const picture of document.querySelectorAll(".bd-article figure > img")) {
@@ -46,6 +61,8 @@ function printLight() {
 document.addEventListener("DOMContentLoaded", () => {
   nameParts();
   plainSignatures();
+  listReferences();
+  emptyHeadings();
   markWidePictures();
   printLight();
 });
