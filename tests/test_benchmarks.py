@@ -18,7 +18,7 @@ from volumes import AFFINE, box, head, save
 
 import atlaslib
 from atlaslib.data.cohort import EXACT
-from atlaslib.data.volumes import GRID, read_scan
+from atlaslib.data.volumes import GRID, ORIGIN, read_scan
 from atlaslib.evaluation.predictor import Predictor
 from atlaslib.evaluation.pretrained import model_card
 from atlaslib.models import build_model
@@ -35,6 +35,7 @@ def script(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -214,6 +215,47 @@ def test_heads_are_scored_and_drawn(
     assert "no pretrained network 'vgg'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         heads.main([str(heads_folder)])
+
+
+def test_the_best_affine_map_of_a_bent_head_is_found() -> None:
+    """Voxels shown are the template's, moved and a little bent: the field is from there to here."""
+    registration = script("registration")
+    nodes = np.moveaxis(np.indices((50, 59, 48)) * registration.anatomy.STEP, 0, -1)
+    scale, shift = np.array([1.1, 0.9, 1.0]), np.array([-9.0, 12.0, 4.0])
+    bend = np.sin(nodes / 15)  # of mean about 0
+    shown = (nodes + bend - shift) / scale
+    found, left = registration.best_affine(np.moveaxis(shown - nodes, -1, 0).astype(np.float32))
+    origin = np.array(ORIGIN)
+    expected = np.eye(4)
+    expected[:3, :3], expected[:3, 3] = np.diag(scale), origin - scale * origin + shift
+    assert registration.distance(found, expected) < 0.3
+    assert left == pytest.approx(np.linalg.norm(bend, axis=-1).mean(), rel=0.3)
+    assert registration.distance(expected, expected) == 0
+    moved = expected.copy()
+    moved[0, 3] += 5
+    assert registration.distance(moved, expected) == pytest.approx(5)
+
+
+@pytest.mark.slow  # two people are made, and eighteen images registered: five minutes
+def test_registrations_are_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ants")
+    monkeypatch.setenv("ATLASLIB_HOME", str(tmp_path))
+    registration = script("registration")
+    call = ["--people", "2", "--workers", "2", "--out", str(tmp_path / "table.csv")]
+    assert registration.main(call) == 0
+    table = pd.read_csv(tmp_path / "table.csv").set_index(["of", "variant"])
+    assert table.loc["no head"].refused.all()
+    found, far = (table.loc["synthetic person", name] for name in ("found", "turned 40 degrees"))
+    assert (found.error_mm < 5).all()
+    assert far.refused.all()
+    printed = capsys.readouterr().out
+    before = (tmp_path / "table.csv").read_bytes()
+    monkeypatch.setattr(registration, "measure", None)  # nothing is missing
+    assert registration.main(call) == 0
+    assert capsys.readouterr().out == printed
+    assert (tmp_path / "table.csv").read_bytes() == before
 
 
 def test_networks_are_timed_in_the_browser(
