@@ -43,6 +43,14 @@ except ImportError:
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|mnt|scratch)/\w|\b[A-Z]:\\\\")
 
 
+# terms of the glossary that are everyday words too, or mean something else in some chapters
+EVERYDAY = {"affine", "baseline", "fingerprint", "profile", "session", "split", "stroke"}
+NO_PROSE = re.compile(
+    r"```.*?```|\$[^$\n]+\$|`[^`]*`|!?\[[^]]*\]\([^)]*\)|\*\*[^*]*\*\*|^(?:[#|>]|:::).*?$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
 def read(name: str) -> NotebookNode:
     return nbformat.read(ROOT / name, as_version=4)
 
@@ -206,6 +214,17 @@ def test_chapters_end_with_exercises_and_a_link_to_the_next(notebook: NotebookNo
     order = [Path(page).name for page in pages.contents(ROOT)]
     following = order[order.index(notebook.metadata["name"]) + 1]
     assert re.search(rf"\]\({following}(\.\w+)?\)", exercises), f"no link to {following}"
+
+
+def test_each_page_links_the_terms_that_it_uses_to_the_glossary(notebook: NotebookNode) -> None:
+    lines = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    prose = NO_PROSE.sub("", text)
+    terms = {line for line in lines[6:] if re.fullmatch(r"\w[\w -]+", line)} - EVERYDAY
+    assert {"voxel", "cross entropy", "U-Net"} <= terms
+    used = {term for term in terms if re.search(rf"(?<![\w-]){term}(?![\w-])", prose)}
+    linked = set(re.findall(r"{term}`(?:[^`<]*<)?([^`>]*)", text))
+    assert used <= linked
 
 
 def test_every_module_is_in_the_reference() -> None:
