@@ -10,6 +10,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import yaml
@@ -238,8 +239,10 @@ def remote_loads(html: Path) -> list[str]:
 
 def machine_paths(html: Path, root: Path) -> list[str]:
     """Pages that name this machine's folder of the project: none may."""
-    return [
-        f"{os.path.relpath(path, html)} names {root}"
-        for path in sorted(html.glob("**/*.html"))
-        if str(root) in path.read_text(encoding="utf-8")
-    ]
+    lines = []
+    for path in sorted(html.glob("**/*.html")):
+        text = path.read_text(encoding="utf-8")
+        shown = re.sub("<[^>]*>", "", text)  # Sphinx marks up each word of a path with spaces
+        if any(str(root) in each or quote(str(root)) in each for each in (text, shown)):
+            lines.append(f"{os.path.relpath(path, html)} names {root}")
+    return lines

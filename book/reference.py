@@ -56,7 +56,10 @@ def members(module: ModuleType) -> list[str]:
     own = [
         (inspect.getsourcelines(value)[1], name)
         for name, value in vars(module).items()
-        if (inspect.isfunction(value) or inspect.isclass(value))
+        if (
+            inspect.isclass(value)
+            or (callable(value) and inspect.isfunction(inspect.unwrap(value)))
+        )
         and value.__module__ == module.__name__
         and not name.startswith("_")
     ]

@@ -180,6 +180,10 @@ def test_pages_that_name_the_machines_folder_are_listed(tmp_path: Path) -> None:
     (tmp_path / "sound.html").write_text("data/results")
     (tmp_path / "page.html").write_text(f"folder = '{tmp_path}/data'")
     assert pages.machine_paths(tmp_path, tmp_path) == [f"page.html names {tmp_path}"]
+    (tmp_path / "page.html").write_text("<a href='file:///my%20folder/x'></a>")
+    assert pages.machine_paths(tmp_path, Path("/my folder")) == ["page.html names /my folder"]
+    (tmp_path / "page.html").write_text("<i>'/my</i> <i>folder/data'</i>")
+    assert pages.machine_paths(tmp_path, Path("/my folder")) == ["page.html names /my folder"]
 
 
 def test_a_wrong_data_folder_gives_a_one_line_error(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from atlaslib.data.template import (
     MNI_AFFINE,
     Floats,
     Registration,
+    agreement,
     clipped_and_resized,
     described,
 )
@@ -30,8 +31,8 @@ from atlaslib.data.volumes import GRID, Image, on_grid
 from atlaslib.files import DataError
 
 # at least; see :func:`check_registration`
-SIMILARITY = 0.45  # of a T1
-SIMILARITY_OTHER = 0.4  # of another contrast
+SIMILARITY = 0.45
+WITHIN = 0.4  # of two images of one person; see :func:`check_within`
 CONTRAST = 0.35  # of a T1
 SIZE = (0.72, 1.05)  # of the head in proportion to the template, as the mean of three directions
 _COARSE = 4.0  # mm: voxels in the search
@@ -88,7 +89,7 @@ def register(image: Image) -> Registration:
     return max((described(affine, *fine) for affine in found), key=lambda one: one.similarity)
 
 
-def register_within(image: Image, other: Image, found: Registration) -> tuple[Floats, Registration]:
+def register_within(image: Image, other: Image, found: Registration) -> tuple[Floats, float]:
     """Align another image of the same person, of any contrast, rigidly with a registered one.
 
     Starts are the two headers, and where the other image is if it is registered by itself.
@@ -106,8 +107,8 @@ def register_within(image: Image, other: Image, found: Registration) -> tuple[Fl
     -------
     (4, 4) float
         Mm in the space of `image` to mm in that of `other`.
-    Registration
-        Of `other`, through `image`: how well the whole chain fits the template.
+    float
+        0 to 1: how well the two images fit each other; see :func:`check_within`.
 
     Raises
     ------
@@ -124,11 +125,9 @@ def register_within(image: Image, other: Image, found: Registration) -> tuple[Fl
         refined(start, *moving, fixed, "Rigid")
         for start in (np.eye(4), nib.affines.from_matvec(linear, shift))
     ]
-    best = max(
-        ((rigid, described(rigid @ found.affine, *moving)) for rigid in maps),
-        key=lambda pair: pair[1].similarity,
-    )
-    return best
+    fits = [agreement(fixed, found.affine, moving, rigid @ found.affine) for rigid in maps]
+    best = int(np.argmax(fits))
+    return maps[best], fits[best]
 
 
 def fit_in_place(image: Image) -> Registration:
@@ -136,7 +135,7 @@ def fit_in_place(image: Image) -> Registration:
     return described(np.eye(4), *clipped_and_resized(image, FINE))
 
 
-def check_registration(found: Registration, name: str, t1: bool = True) -> None:
+def check_registration(found: Registration, name: str) -> None:
     """Raise a one-line DataError unless a registration can be trusted.
 
     **The thresholds** were chosen on synthetic people whose anatomy, like a real person's, differs
@@ -147,10 +146,8 @@ def check_registration(found: Registration, name: str, t1: bool = True) -> None:
     by 5 mm or 10 degrees is mostly not refused**, and shows in a picture only
     (:func:`atlaslib.figures.native.plot_outlines`).
 
-    An image of another contrast is less similar to the template even if it is well registered, and
-    5 of 8 made to look like a T2 were accepted. Nothing here tells a CT from a T1, since fluid is
-    dark in both: :func:`register` refuses a CT by its Hounsfield units, and one that is stored in
-    other units may pass.
+    Nothing here tells a CT from a T1, since fluid is dark in both: :func:`register` refuses a CT by
+    its Hounsfield units, and one that is stored in other units may pass.
 
     The size has limits for headers with wrong voxel sizes: heads had .80 to 1.00 of the template's.
 
@@ -159,18 +156,15 @@ def check_registration(found: Registration, name: str, t1: bool = True) -> None:
     found : Registration
     name : str
         Of the image, for the message.
-    t1 : bool, default=True
-        Whether the image must have the contrast of a T1: white matter brighter than grey.
 
     Raises
     ------
     DataError
-        If the similarity is below ``SIMILARITY`` (``SIMILARITY_OTHER`` if the contrast is not that
-        of a T1), the size of the head beyond ``SIZE``, or the contrast below ``CONTRAST``.
+        If the similarity is below ``SIMILARITY``, the size of the head beyond ``SIZE``, or the
+        contrast below ``CONTRAST``, which white matter brighter than grey exceeds.
     """
-    least = SIMILARITY if found.contrast >= CONTRAST else SIMILARITY_OTHER
-    if found.similarity < least:
-        text = f"similarity {found.similarity:.2f}, at least {least:.2f} is needed"
+    if found.similarity < SIMILARITY:
+        text = f"similarity {found.similarity:.2f}, at least {SIMILARITY} is needed"
         raise DataError(f"{name}: registration failed: {text}", "registration")
     if not SIZE[0] <= found.size <= SIZE[1]:
         text = (
@@ -178,9 +172,29 @@ def check_registration(found: Registration, name: str, t1: bool = True) -> None:
             f"{SIZE[1]}: are the header's voxel sizes right?"
         )
         raise DataError(f"{name}: registration failed: {text}", "registration")
-    if t1 and found.contrast < CONTRAST:
+    if found.contrast < CONTRAST:
         text = f"correlation with the T1 template {found.contrast:.2f}, at least {CONTRAST} needed"
         raise DataError(f"{name}: not a T1-weighted image of a brain: {text}", "contrast")
+
+
+def check_within(fit: float, name: str) -> None:
+    """Raise a one-line DataError unless another image of a registered person can be trusted.
+
+    Parameters
+    ----------
+    fit : float
+        From :func:`register_within`.
+    name : str
+        Of the other image, for the message.
+
+    Raises
+    ------
+    DataError
+        If the two images are less similar than ``WITHIN``.
+    """
+    if fit < WITHIN:
+        text = f"similarity {fit:.2f} to the person's T1, at least {WITHIN} is needed"
+        raise DataError(f"{name}: registration failed: {text}", "registration")
 
 
 def to_mni(voxels: Floats, affine: Floats, found: Floats) -> Floats:

@@ -26,6 +26,7 @@ from atlaslib.data.registration import (
     MNI_AFFINE,
     Registration,
     check_registration,
+    check_within,
     register,
     register_within,
     to_mni,
@@ -63,8 +64,8 @@ def align(scan: Scan) -> Alignment:
     if scan.drawn_on is None:
         return Alignment(t1, found, t1, found.affine)
     other = read_t1(scan.drawn_on, "native")
-    within, chain = register_within(t1, other, found)
-    check_registration(chain, str(scan.drawn_on), t1=False)
+    within, fit = register_within(t1, other, found)
+    check_within(fit, str(scan.drawn_on))
     return Alignment(t1, found, other, within @ found.affine)
 
 

@@ -82,9 +82,13 @@ def points(step: int, margin: float) -> tuple[Floats, Any, Floats]:
     """Points of a region of the template every `step` mm: place in mm (3, n), bin, intensity."""
     index = np.argwhere(region(margin)[::step, ::step, ::step]) * step
     values = ndimage.gaussian_filter(template(), 2.0)[tuple(index.T)]
+    return nib.affines.apply_affine(MNI_AFFINE, index).T, _bins(values), values
+
+
+def _bins(values: Floats) -> NDArray[np.intp]:
+    """The bin of each intensity; air is in the lowest, tissue is spread evenly over all."""
     bright = values[values > 0.02 * values.max()]
-    edges = np.quantile(bright, np.linspace(0, 1, _BINS)[1:-1])
-    return nib.affines.apply_affine(MNI_AFFINE, index).T, np.searchsorted(edges, values), values
+    return np.searchsorted(np.quantile(bright, np.linspace(0, 1, _BINS)[1:-1]), values)
 
 
 def values_at(voxels: Floats, affine: Floats, found: Floats, places: Floats) -> Floats:
@@ -95,18 +99,13 @@ def values_at(voxels: Floats, affine: Floats, found: Floats, places: Floats) -> 
 
 
 def described(found: Floats, voxels: Floats, affine: Floats) -> Registration:
-    """How good a registration is: blurred by 2 mm, where tissue counts more than noise.
-
-    Left and right are judged apart, and the better half counts: a large lesion leaves the other
-    half as it is.
-    """
+    """How good a registration is: blurred by 2 mm, where tissue counts more than noise."""
     smooth = ndimage.gaussian_filter(voxels, 1.0)
 
     def judged(margin: float, judge: Callable[[Floats, Any, Floats], float]) -> float:
         places, labels, intensities = points(3, margin)
         values = values_at(smooth, affine, found, places)
-        halves = places[0] < 0, places[0] > 0
-        return max(judge(values[half], labels[half], intensities[half]) for half in halves)
+        return _of_better_half(places, judge, values, labels, intensities)
 
     ratios = [
         judged(margin, lambda values, labels, _: similarity(values, labels))
@@ -115,6 +114,39 @@ def described(found: Floats, voxels: Floats, affine: Floats) -> Registration:
     contrast = judged(-_DEEP, lambda values, _, intensities: _correlation(values, intensities))
     size = np.cbrt(abs(np.linalg.det(found[:3, :3])))
     return Registration(found, float(np.mean(ratios)), contrast, float(size))
+
+
+def agreement(
+    one: tuple[Floats, Floats], found: Floats, other: tuple[Floats, Floats], chain: Floats
+) -> float:
+    """How well two images of one person fit each other: a similarity, as of a registration.
+
+    Parameters
+    ----------
+    one, other : ((x, y, z), (4, 4))
+        Voxels and affine.
+    found, chain : (4, 4)
+        Mm in MNI space to mm in the space of `one`, and of `other`.
+
+    Returns
+    -------
+    float
+        0 to 1: :attr:`Registration.similarity` of `other`, with `one` in place of the template.
+    """
+    ratios = []
+    for margin in (AROUND, 0):
+        places, _, _ = points(3, margin)
+        first, second = (
+            values_at(ndimage.gaussian_filter(voxels, 1.0), affine, where, places)
+            for (voxels, affine), where in ((one, found), (other, chain))
+        )
+        ratios.append(_of_better_half(places, similarity, second, _bins(first)))
+    return float(np.mean(ratios))
+
+
+def _of_better_half(places: Floats, judge: Callable[..., float], *values: Floats) -> float:
+    """Judge left and right apart: a large lesion leaves the other half as it is."""
+    return max(judge(*(each[half] for each in values)) for half in (places[0] < 0, places[0] > 0))
 
 
 def _correlation(a: Floats, b: Floats) -> float:

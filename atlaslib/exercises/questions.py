@@ -57,14 +57,20 @@ Exercise: TypeAlias = Number | MultipleChoice
 
 
 @cache
-def exercises(path: Path = FILE) -> dict[str, Exercise]:
+def exercises(path: Path | None = None) -> dict[str, Exercise]:
     """All exercises that take an answer, by their number, "chapter.exercise".
+
+    Parameters
+    ----------
+    path : path, optional
+        The file that is read; by default, the library's own.
 
     Raises
     ------
     DataError
         If the file cannot be read, or an exercise in it cannot be answered; names the exercise.
     """
+    path = path or FILE
     written = read_bytes(path)
     try:
         content = tomllib.loads(written.decode())
