@@ -6,11 +6,12 @@ it also works in the rendered book, opened offline from a disk.
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ipywidgets
@@ -94,7 +95,7 @@ new ResizeObserver(function () {{
 class PageViewer:
     """A page with a viewer; shows itself, in a frame, as the last line of a cell."""
 
-    page: str
+    page: str = field(repr=False)
     title: str
 
     def _repr_html_(self) -> str:
@@ -160,6 +161,7 @@ def _with_switch(page: str, title: str) -> str:
     # the page's icon is the one thing that nilearn would fetch from the network
     page = re.sub(r"<link[^>]*icon[^>]*>", "", page)
     page = re.sub(r"<title>.*?</title>", f"<title>{html.escape(title)}</title>", page, count=1)
+    page = re.sub(r"(?<=data:image/png;base64,)[\w+/=]+", _smaller, page)
     slices = re.search(r'"numSlice": (\{[^}]*\})', page)
     if slices is None or not re.search(r"\bbrainsprite\(\s*\{", page):
         raise RuntimeError("this version of nilearn writes another page: install another one")
@@ -167,6 +169,15 @@ def _with_switch(page: str, title: str) -> str:
     page = re.sub(r"\bbrainsprite\(\s*\{", "window.viewed = brainsprite({", page, count=1)
     page = page.replace("<body>", "<body>" + _HEAD.format(title=html.escape(title)), 1)
     return page.replace("</body>", _SWITCH.format(slices=slices[1]) + "</body>", 1)
+
+
+def _smaller(encoded: re.Match[str]) -> str:
+    """A picture with one value a pixel if it is grey, which nilearn writes with four."""
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded[0])))
+    red, green, blue, opacity = np.moveaxis(np.asarray(picture.convert("RGBA")), -1, 0)
+    if not ((red == green) & (green == blue) & (opacity == 255)).all():
+        return encoded[0]
+    return base64.b64encode(png(red)).decode()
 
 
 def block_mean(volume: NDArray[np.float32], step: int) -> NDArray[np.float32]:
@@ -229,7 +240,7 @@ def fullest(mask: NDArray[np.bool_], plane: str = "axial") -> int:
 
 
 def png(picture: NDArray[np.uint8]) -> bytes:
-    """A picture (rows, columns, 3) as the bytes of a PNG file."""
+    """A picture (rows, columns) or (rows, columns, 3) as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="png")
     return buffer.getvalue()

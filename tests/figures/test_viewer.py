@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from pathlib import Path
@@ -91,6 +92,21 @@ def test_the_page_viewer_needs_no_network(scan: Scan) -> None:
     assert len(page) < 1_500_000
     loaded = re.findall(r"""(?:src|href)\s*=\s*["'](https?:[^"']*)""", page)
     assert loaded == []
+
+
+def test_the_page_viewer_keeps_every_grey_in_a_smaller_picture(
+    scan: Scan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pictures(page: str) -> list[Image.Image]:
+        found = re.findall(r"data:image/png;base64,([\w+/=]+)", page)
+        return [Image.open(io.BytesIO(base64.b64decode(each))) for each in found]
+
+    small = pictures(viewer.page_viewer(scan).page)
+    monkeypatch.setattr(viewer, "_smaller", lambda encoded: encoded[0])
+    written = pictures(viewer.page_viewer(scan).page)  # by nilearn
+    assert [picture.mode for picture in small] == ["L", "RGBA"]  # the lesion is coloured
+    for one, other in zip(small, written, strict=True):
+        np.testing.assert_array_equal(one.convert("RGBA"), other)
 
 
 def test_the_frame_of_the_page_viewer_has_a_title(scan: Scan) -> None:
