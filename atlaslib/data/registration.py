@@ -180,6 +180,10 @@ def check_registration(found: Registration, name: str) -> None:
 def check_within(fit: float, name: str) -> None:
     """Raise a one-line DataError unless another image of a registered person can be trusted.
 
+    In the same trial, T2s were imitated for eight people, with noise of their own: all were
+    accepted, with a similarity of .61 to .94 and an error below .1 mm. Moved by 10 mm, seven were
+    refused; turned by 20 degrees, all. Real images may be less alike, so the threshold is lower.
+
     Parameters
     ----------
     fit : float
