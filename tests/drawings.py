@@ -43,10 +43,10 @@ ARMS = pd.DataFrame(
      "low": [0.1, 0.5, 0.2], "high": [0.25, 0.8, 0.7]}
 )  # fmt: skip
 VERDICTS = pd.DataFrame(
-    [("C1", "points to yes", 0.3, 0.2, 0.5, "above", 0.1),
-     ("C2", "undecided", 0.02, -0.2, 0.3, "within", 0.15),
-     ("C9", "not yet tested", np.nan, np.nan, np.nan, "above", 0.0)],
-    columns=["claim", "verdict", "value", "low", "high", "comparison", "margin"],
+    [("C1", "It learns.", "points to yes", 0.3, 0.2, 0.5, "above", 0.1),
+     ("C2", "The losses are similar.", "undecided", 0.02, -0.2, 0.3, "within", 0.15),
+     ("C9", "It is faster.", "not yet tested", np.nan, np.nan, np.nan, "above", 0.0)],
+    columns=["claim", "statement", "verdict", "value", "low", "high", "comparison", "margin"],
 )  # fmt: skip
 PUBLISHED = pd.DataFrame(
     {"method": ["U-Net", "X-Net"], "release": ["R1.1", "R1.2"], "dice": [0.46, 0.49]}
@@ -115,6 +115,9 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
         pd.DataFrame({"volume_mm3": [3_000, 1_000, 20_000, 4_000]}),
         {0.1: 380, 0.5: 5_290},
         "ATLAS R1.1",
+    ),
+    "plot_anatomy": lambda: figures.plot_anatomy(
+        np.eye(200), {"gyrus": (150, 20), "scalp": (60, 40), "ventricle": (90, 120)}
     ),
     "plot_imitators": lambda: figures.plot_imitators({"sulcus": (np.eye(200), (90, 60))}),
     "plot_recovery": lambda: figures.plot_recovery(

@@ -9,7 +9,13 @@ from atlaslib.figures.base import COLOURS, Picture, panels, show_slice, tidy
 from atlaslib.figures.browser.bottleneck import explore_bottleneck
 from atlaslib.figures.browser.paint import paint_a_stroke
 from atlaslib.figures.browser.threshold import choose_threshold
-from atlaslib.figures.data import plot_imitators, plot_levels, plot_planes, plot_volumes
+from atlaslib.figures.data import (
+    plot_anatomy,
+    plot_imitators,
+    plot_levels,
+    plot_planes,
+    plot_volumes,
+)
 from atlaslib.figures.experiments import (
     plot_agreement,
     plot_calibration,
@@ -56,6 +62,7 @@ __all__ = [
     "paint_a_stroke",
     "panels",
     "plot_agreement",
+    "plot_anatomy",
     "plot_arms",
     "plot_benchmark",
     "plot_bootstrap",

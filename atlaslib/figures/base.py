@@ -24,14 +24,14 @@ COLOURS = {
     "ATLAS": "#333333",
     "synthetic": "#009E73",
 }
-# Tol's muted palette: for models that have no colour of their own above
-_OTHERS = ("#AA4499", "#332288", "#44AA99", "#999933", "#882255", "#117733")
+# Tol's muted palette: for whatever has no colour of its own above
+OTHERS = ("#AA4499", "#332288", "#44AA99", "#999933", "#882255", "#117733")
 DPI = 110
 
 
 def colour(name: str) -> str:
     """A model's colour, the same in every figure; any name has one."""
-    return COLOURS.get(name) or _OTHERS[zlib.crc32(name.encode()) % len(_OTHERS)]
+    return COLOURS.get(name) or OTHERS[zlib.crc32(name.encode()) % len(OTHERS)]
 
 
 class Picture(Figure):

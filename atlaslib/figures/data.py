@@ -32,6 +32,35 @@ def plot_planes(cuts: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> Figure
     return figure
 
 
+def plot_anatomy(image: NDArray[Any], names: Mapping[str, tuple[int, int]]) -> Figure:
+    """A slice with names beside it, and a line from each to its place.
+
+    Parameters
+    ----------
+    image : array (rows, columns)
+    names : mapping from a name to (row, column)
+    """
+    figure, axes = panels(1, 1, width=6.0, height=4.6)
+    axis, middle = axes[0, 0], image.shape[1] / 2
+    show_slice(axis, image)
+    for on_left in (True, False):
+        side = {n: at for n, at in names.items() if (at[1] < middle) == on_left}
+        heights = np.linspace(0, image.shape[0], len(side) + 2)[1:-1]
+        listed = sorted(side.items(), key=lambda entry: entry[1][0])
+        for height, (name, (row, column)) in zip(heights, listed, strict=True):
+            axis.annotate(
+                name,
+                xy=(column, row),
+                xytext=(-12 if on_left else image.shape[1] + 12, height),
+                ha="right" if on_left else "left",
+                va="center",
+                fontsize=9,
+                arrowprops={"arrowstyle": "-", "color": COLOURS["lesion"], "shrinkB": 0},
+            )
+            axis.plot(column, row, "o", color=COLOURS["lesion"], ms=3)
+    return figure
+
+
 def plot_imitators(marked: Mapping[str, tuple[NDArray[Any], tuple[int, int]]]) -> Figure:
     """Slices, cut off above and below, with a ring around one place in each.
 

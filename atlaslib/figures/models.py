@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from atlaslib.figures.base import COLOURS, colour, in_rows, panels, show_slice
+from atlaslib.figures.base import COLOURS, OTHERS, colour, in_rows, panels, show_slice
 
 
 def plot_images(images: Mapping[str, NDArray[Any]], colour_map: str = "gray") -> Figure:
@@ -90,7 +90,7 @@ def plot_history(histories: Mapping[str, pd.DataFrame], base_loss: float | None 
     ----------
     histories : mapping from a model's name to a run's ``history``
     base_loss : float, optional
-        Loss of the best constant prediction, drawn as a line.
+        Loss of a constant prediction, drawn as a line.
     """
     figure, axes = panels(1, 2, width=7.6, height=3.2)
     for name, history in histories.items():
@@ -101,7 +101,7 @@ def plot_history(histories: Mapping[str, pd.DataFrame], base_loss: float | None 
         )
         axes[0, 1].plot(history.epoch, history.validation_dice, "--", label=name, **style)
     if base_loss is not None:
-        axes[0, 0].axhline(base_loss, color=COLOURS["zero"], lw=1.2, label="best constant")
+        axes[0, 0].axhline(base_loss, color=COLOURS["zero"], lw=1.2, label="a constant")
     axes[0, 0].set(xlabel="epoch", ylabel="loss per pixel (nats)", yscale="log")
     axes[0, 1].set(xlabel="epoch", ylabel="validation Dice, mean over scans", ylim=(-0.02, 1))
     for axis in axes.flat:
@@ -179,7 +179,7 @@ def plot_curves(
 ) -> Figure:
     """Named curves against their index; ``scales`` may hold ``xscale`` or ``yscale``."""
     figure, axes = panels(1, 1, width=6.4, height=3.4)
-    shades = itertools.cycle([*list(COLOURS.values())[:6], "#CC79A7"])
+    shades = itertools.cycle(OTHERS)
     for name, values in curves.items():
         shade = COLOURS.get(name) or next(shades)
         axes[0, 0].plot(np.arange(len(values)), values, color=shade, lw=1.4, label=name)

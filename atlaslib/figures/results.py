@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,10 +28,10 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        From ``atlaslib.paper.claims.verdicts``, with the columns margin and comparison.
+        From ``atlaslib.paper.claims.verdicts``.
     """
     tested = table[table.value.notna()].iloc[::-1].to_dict("records")
-    figure, axes = panels(1, 1, width=6.6, height=0.5 * len(tested) + 1.0)
+    figure, axes = panels(1, 1, width=6.6, height=0.65 * len(tested) + 1.0)
     axis, ink = axes[0, 0], COLOURS["ATLAS"]
     for place, row in enumerate(tested):
         fill = "white" if row["verdict"] == "undecided" else ink
@@ -40,8 +41,12 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
         for edge in (side * row["margin"] for side in sides):
             axis.plot([edge] * 2, [place - 0.3, place + 0.3], color=COLOURS["lesion"], lw=2)
     axis.axvline(0, color="#BBBBBB", lw=0.8, zorder=0)
-    names = [f"{row['claim']}: {row['verdict']}" for row in tested]
-    axis.set(yticks=range(len(tested)), yticklabels=names, ylim=(-0.6, len(tested) - 0.4))
+    names = [
+        textwrap.fill(f"{row['claim']}: {row['statement']}", 42) + f"\n({row['verdict']})"
+        for row in tested
+    ]
+    axis.set(yticks=range(len(tested)), ylim=(-0.6, len(tested) - 0.4))
+    axis.set_yticklabels(names, fontsize=8)
     axis.set_xlabel("difference (in Dice; C2 and C5a: a share); amber: margin of the rule")
     return figure
 

@@ -25,6 +25,18 @@ def test_planes_are_shown_plain_and_with_an_outline():
         np.testing.assert_array_equal(outlined(marked), mask)
 
 
+def test_each_name_points_to_its_place_and_no_lines_cross():
+    (axis,) = drawn("plot_anatomy")
+    found = {text.get_text(): (text.xy, text.get_position()) for text in axis.texts}
+    assert {name: xy for name, (xy, _) in found.items()} == {  # column, row
+        "scalp": (40, 60),
+        "gyrus": (20, 150),
+        "ventricle": (120, 90),
+    }
+    assert found["scalp"][1][1] < found["gyrus"][1][1]
+    assert found["gyrus"][1][0] < 0 < 200 < found["ventricle"][1][0]
+
+
 def test_an_imitator_lies_in_the_middle_of_its_ring():
     (axis,) = drawn("plot_imitators")
     (ring,) = axis.patches

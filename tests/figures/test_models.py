@@ -61,7 +61,7 @@ def test_training_history_is_solid_and_validation_dashed():
     assert points(loss, "baseline, validation") == [[1, 0.6], [2, 0.4], [3, 0.3]]
     assert points(dice, "baseline") == [[1, 0], [2, 0.3], [3, 0.25]]
     assert points(loss, "resnet, training") == [[0.5, 0.25], [1, 0.1], [1.5, 0.05]]
-    assert set(line(loss, "best constant").get_ydata()) == {0.7}
+    assert set(line(loss, "a constant").get_ydata()) == {0.7}
     assert line(loss, "baseline, training").get_linestyle() == "-"
     assert line(loss, "baseline, validation").get_linestyle() == "--"
     assert "(nats)" in loss.get_ylabel()

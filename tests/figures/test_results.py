@@ -21,7 +21,10 @@ from atlaslib import figures
 
 def test_verdicts_show_interval_and_margin_from_top_to_bottom():
     (axis,) = drawn("plot_verdicts")
-    assert tick_names(axis)[::-1] == ["C1: points to yes", "C2: undecided"]
+    assert tick_names(axis)[::-1] == [
+        "C1: It learns.\n(points to yes)",
+        "C2: The losses are similar.\n(undecided)",
+    ]
     (low, high), (place, _) = axis.get_lines()[0].get_data()
     assert (low, high, place) == (-0.2, 0.3, 0)  # C2, at the bottom
     circles = [artist for artist in axis.get_lines() if artist.get_marker() == "o"]
