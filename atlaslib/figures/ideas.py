@@ -107,11 +107,10 @@ def plot_networks(
         axis.set_title(name, fontsize=10, loc="left")
         sizes = [int(np.prod(output)) for output in table.output]
         place = np.linspace(0, 1, len(sizes))
-        numbers.plot(place, sizes, "o-", ms=3, color=colour(name), label=name)
         least = int(np.argmin(sizes[:-1]))  # the last layer is the mask
-        text = f"{table.layer.iloc[least].removeprefix('decoder.')}: {sizes[least]:,}"
-        numbers.annotate(text, (place[least], sizes[least]), xytext=(-12, 8),
-                         textcoords="offset points", ha="right", fontsize=9)  # fmt: skip
+        waist = f"{table.layer.iloc[least].removeprefix('decoder.')}: {sizes[least]:,}"
+        label = f"{name} (least at {waist})"
+        numbers.plot(place, sizes, "o-", ms=3, color=colour(name), label=label)
     numbers.set(yscale="log", xlabel="from input to output (share of the layers)")
     numbers.set_ylabel("numbers that leave the layer")
     numbers.legend(fontsize=8, frameon=False, loc="lower left")

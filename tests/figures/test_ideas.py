@@ -45,10 +45,12 @@ def test_a_network_is_narrowest_where_the_fewest_numbers_leave_a_layer():
     assert resnet.patches[1].get_height() < 3
     for axis, model in ((baseline, "baseline"), (resnet, "resnet")):
         assert same_color(axis.patches[0].get_facecolor(), figures.COLOURS[model])
-        assert same_color(line(numbers, model).get_color(), figures.COLOURS[model])
-    sizes = [size for _, size in points(numbers, "resnet")]
+    curves = numbers.get_lines()
+    assert same_color(curves[0].get_color(), figures.COLOURS["baseline"])
+    assert same_color(curves[1].get_color(), figures.COLOURS["resnet"])
+    assert curves[1].get_label() == "resnet (least at average: 4)"
+    sizes = [size for _, size in curves[1].get_xydata().tolist()]
     assert sizes == [80 * 64 * 4, 4, 5120, 80 * 64]
-    assert "average: 4" in [text.get_text() for text in numbers.texts]
     assert "40 × 32 × 16" in [text.get_text() for text in baseline.texts]
 
 
