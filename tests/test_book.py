@@ -38,7 +38,7 @@ try:
     import atlaslib
 except ImportError:
     library = "git+https://github.com/{}"
-    %pip install -q {}{{library}}"""
+    %pip install -q {{library}}"""
 # home, temporary and working folders, and drive letters: paths of one machine only
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|mnt|scratch)/\w|\b[A-Z]:\\\\")
 
@@ -164,9 +164,7 @@ def test_notebooks_begin_with_the_same_cells(notebook: NotebookNode) -> None:
     assert title.cell_type == "markdown"
     assert title.source.startswith("# ")
     assert "> **What it takes.**" in title.source
-    searches = any("optuna" in cell.source for cell in code_cells(notebook)[2:])
-    expected = BOOTSTRAP.format(links.repository(ROOT), "optuna " if searches else "")
-    assert bootstrap.source.strip() == expected
+    assert bootstrap.source.strip() == BOOTSTRAP.format(links.repository(ROOT))
     assert set(tags(bootstrap)) == {"remove-cell", "bootstrap", UNCHECKED}
     assert parameters.source.strip() == PARAMETERS
     assert set(tags(parameters)) == {"parameters", "hide-input", UNCHECKED}

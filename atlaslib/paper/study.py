@@ -163,26 +163,3 @@ def save(trials: pd.DataFrame, cohort: Cohort, profile: str, folder: Path) -> No
     path = folder / f"{profile}_study.csv"
     atomic_write(path, lambda name: trials.to_csv(name, index=False))
     write_json(path.with_suffix(".json"), provenance(cohort, profile))
-
-
-def from_table(trials: pd.DataFrame) -> optuna.Study:
-    """An in-memory study rebuilt from :func:`trials_table`, for Optuna's own figures."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize")
-    space: dict[str, optuna.distributions.BaseDistribution] = {
-        "units": optuna.distributions.CategoricalDistribution(UNITS),
-        "vector": optuna.distributions.CategoricalDistribution(VECTOR),
-    }
-    for row in trials.to_dict("records"):
-        study.add_trial(
-            optuna.trial.create_trial(
-                params={name: int(row[name]) for name in space},
-                distributions=space,
-                value=row["dice"] if row["state"] == "COMPLETE" else None,
-                intermediate_values={int(row["epochs"]): row["dice"]},
-                state=optuna.trial.TrialState[row["state"]],
-            )
-        )
-    return study

@@ -77,12 +77,6 @@ def test_a_table_is_saved_with_its_provenance(cohort, trials, tmp_path):
     assert outdated_versions(json.loads((tmp_path / "new" / "smoke_study.json").read_text())) == []
 
 
-def test_a_study_can_be_rebuilt_from_its_table(trials):
-    shown = study.trials_table(study.from_table(trials))
-    pd.testing.assert_frame_equal(shown[["units", "vector", "dice", "state"]],
-                                  trials[["units", "vector", "dice", "state"]])  # fmt: skip
-
-
 @pytest.mark.parametrize("content", [b"{}\n", b"not JSON\n", b"\x80\x04N.\n", b"[[[\n"])
 def test_a_damaged_journal_is_one_line(content, tmp_path):
     (tmp_path / "study.log").write_bytes(content)
