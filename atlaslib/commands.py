@@ -53,9 +53,13 @@ def check(options: argparse.Namespace) -> int:
 
 def register(options: argparse.Namespace) -> int:
     """Register a cohort; the exit code is 0 if every scan is registered, else 1."""
+    from atlaslib.data.releases import survey
     from atlaslib.data.standardise import register_cohort
 
     cohort = atlaslib.load_cohort(options.folder, choose=options.choose)
+    for fault in survey(options.folder, options.choose).faults:
+        if fault.kind != "not downloaded":  # of which load_cohort warns
+            print(f"atlaslib: {fault}", file=sys.stderr)
     table = register_cohort(cohort, options.out, options.workers)
     failed = table[table.problem != ""]
     for problem in failed.problem:

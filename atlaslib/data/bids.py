@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from atlaslib.data.cohort import Scan
 from atlaslib.data.metadata import PARTICIPANTS, read_json, read_tables
@@ -136,6 +137,9 @@ def find_scans(
     for file in sorted(files, key=_order):
         if file.is_t1 and (file.in_mni or not standard):
             t1s[file.subject].append(file)
+    if choose and not any(choose in file.path.name for own in t1s.values() for file in own):
+        text = f"no T1w image has {choose!r} in its name"
+        faults.append(DataError(f"{root}: {text}", "no choice"))
     # of each T1w image: its masks, each with the image that it was drawn on, None for the T1w
     found: dict[Path, list[tuple[BidsFile, BidsFile | None]]] = defaultdict(list)
     above = {folder for file in files if file.is_mask for folder in file.path.parents}
@@ -192,6 +196,14 @@ def _linked(
         text = f"the image that this mask was drawn on is missing: {named}"
         faults.append(DataError(f"{mask.path}: {text}", "no scan"))
         return None
+    if image is not None and image.subject != mask.subject:
+        text = f"drawn on {image.path.name}, an image of another subject"
+        faults.append(DataError(f"{mask.path}: {text}", "another subject"))
+        return None
+    if image is not None and image.suffix == "T1w" and image not in t1s:
+        text = f"drawn on {image.path}, which is derived or left out, so the mask has no scan"
+        faults.append(DataError(f"{mask.path}: {text}", "no scan"))
+        return None
     if image is not None and image.suffix != "T1w":
         if not t1s:
             text = f"drawn on {image.path.name}, but the subject has no T1w image"
@@ -221,16 +233,23 @@ def _named_image(mask: BidsFile, faults: list[DataError]) -> str:
     except DataError as error:
         faults.append(DataError(str(error), "metadata", blocks=False))
         about = {}
-    named = []
+    named: list[Any] = []
     for key in ("SpatialReference", "Sources", "RawSources"):
-        value = about.get(key)
-        values = value.values() if isinstance(value, dict) else value
-        named += [values] if isinstance(values, str) else list(values or ())
+        value = about.get(key, [])
+        if not isinstance(value, str | list | dict):
+            text = f"{key}: expected the names of images, found {value!r}"
+            faults.append(DataError(f"{path}: {text}", "metadata", blocks=False))
+            continue
+        named += [value] if isinstance(value, str) else _values(value)
     for text in map(str, named):
         stem = _END.sub("", re.split(r"[/\\:]", text)[-1])
         if _END.search(text) and stem.endswith(tuple(f"_{kind}" for kind in _DRAWN_ON)):
             return stem
     return mask.drawn_on
+
+
+def _values(listed: list[Any] | dict[str, Any]) -> list[Any]:
+    return list(listed.values()) if isinstance(listed, dict) else listed
 
 
 def _distance(session: str, other: str) -> tuple[bool, int, int]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import nibabel as nib
 
-from atlaslib.data.bids import DESCRIPTION
+from atlaslib.data.bids import DESCRIPTION, title
 from atlaslib.data.cohort import Scan
-from atlaslib.files import atomic_write, write_json
+from atlaslib.files import DataError, atomic_write, write_json
 
 MNI_SPACE = "MNI152NLin2009aSym"  # as ATLAS R2.0 calls its grid
 
@@ -62,8 +62,18 @@ def sidecar_path(path: Path) -> Path:
 
 
 def describe(out: Path, name: str) -> None:
-    """Write ``dataset_description.json`` in a folder of derivatives, unless there is one."""
-    if not (out / DESCRIPTION).exists():
+    """Write ``dataset_description.json`` in a folder of derivatives.
+
+    Raises
+    ------
+    DataError
+        If there is one of another name: two datasets in one folder could not be told apart.
+    """
+    if (out / DESCRIPTION).exists():
+        if (other := title(out)) != name:
+            text = f'holds the dataset "{other}"; write to another folder'
+            raise DataError(f"{out}: {text}", "another dataset")
+    else:
         made = {"Name": "atlaslib", "Version": version("atlaslib")}
         content = {"Name": name, "BIDSVersion": "1.9.0", "DatasetType": "derivative"}
         write_json(out / DESCRIPTION, {**content, "GeneratedBy": [made]})

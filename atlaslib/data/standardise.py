@@ -95,10 +95,15 @@ def register_cohort(
     Raises
     ------
     DataError
-        If scans are in MNI space already, two would have the same name, or antspyx is missing.
+        If scans are in MNI space already, two would have the same name, `out` is among the scans or
+        holds another dataset, or antspyx is missing.
     """
     import joblib  # slow to import, and only this function needs it
 
+    root, place = cohort.root.resolve(), out.resolve()
+    if place.is_relative_to(root) and "derivatives" not in place.relative_to(root).parts:
+        text = 'in the folder of the scans: write to another one, or to its "derivatives"'
+        raise DataError(f"{out}: {text}", "another dataset")
     for scan in cohort:
         if scan.space == "MNI":
             raise DataError(f"{scan.t1}: in MNI space already", "native space")
@@ -132,8 +137,9 @@ def _register(scan: Scan, out: Path) -> dict[str, Any]:
 
 def registered(scan: Scan, out: Path) -> dict[str, Any] | None:
     """What the JSON file of a registered T1 says; None if this scan has not been registered yet."""
-    path = sidecar_path(derivative_path(out, scan, _T1))
-    if not path.exists():
+    images = [derivative_path(out, scan, name) for name in ((_T1, _MASK) if scan.masks else (_T1,))]
+    path = sidecar_path(images[0])
+    if not all(each.exists() for each in (path, *images)):
         return None
     about = read_json(path)
     try:
@@ -152,8 +158,9 @@ def _digests(scan: Scan) -> list[str]:
 
 def _write(scan: Scan, out: Path) -> dict[str, Any]:
     """Register a scan, write its T1 and its mask, and return what is said of them."""
-    for name in (_T1, _MASK):  # of other files of this scan: not left if this one fails
-        derivative_path(out, scan, name).unlink(missing_ok=True)
+    paths = [derivative_path(out, scan, name) for name in (_T1, _MASK)]
+    for path in (sidecar_path(paths[0]), *paths):  # of other files: not left if this one fails
+        path.unlink(missing_ok=True)
     aligned = align(scan)
     found = aligned.found
     source = {"Sources": [f"bids:raw:{scan.t1.name}"]}

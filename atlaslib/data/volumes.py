@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -258,8 +259,8 @@ def read_mask(path: Path, t1: Image | None, space: str = "MNI") -> Image:
 
 
 def _corners(image: Image) -> np.ndarray:
-    """Positions of the first and the last voxel in mm, (2, 3)."""
-    ends = np.array([[0, 0, 0], np.array(image.voxels.shape) - 1])
+    """Positions of the voxels in the corners in mm, (8, 3)."""
+    ends = np.array(list(product(*((0, size - 1) for size in image.voxels.shape))))
     return nib.affines.apply_affine(image.affine, ends)
 
 

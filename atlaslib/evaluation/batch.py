@@ -112,7 +112,8 @@ def predict_files(
     ------
     DataError
         If an input does not exist, two would have the same mask or there are none; if the table is
-        not of this kind, or it or the folder cannot be written. What is wrong with a single scan is
+        not of this kind, or it or the folder cannot be written; if the folder holds another BIDS
+        dataset. What is wrong with a single scan is
         not raised, but its ``error``.
     ValueError
         As :func:`atlaslib.predict`.
@@ -122,6 +123,8 @@ def predict_files(
     scans = find_inputs([inputs] if isinstance(inputs, str | os.PathLike) else inputs)
     out = user_path(out)
     make_folder(out)
+    if any(name.endswith(f"{_DERIVATIVE}.nii.gz") for name in scans):
+        describe(out, PREDICTED)  # before the first mask, so that none is taken for the truth
     csv = out / TABLE if csv is None else user_path(csv)
     rows = _read_table(csv)
     names = {name: os.path.relpath(out / name, csv.parent) for name in scans}
@@ -148,7 +151,6 @@ def predict_files(
                 figure = draw(prediction, f"{file.name}: {prediction.volume_ml:.1f} mL")
                 atomic_write(picture, partial(figure.savefig, format="png", dpi=150))
             if name.endswith(f"{_DERIVATIVE}.nii.gz"):
-                describe(out, PREDICTED)
                 about = {"Type": "Lesion", "Sources": [f"bids:raw:{file.name}"]}
                 write_json(sidecar_path(target), about)
         except Exception as error:  # whatever it is, the other scans can be segmented

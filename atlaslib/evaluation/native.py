@@ -77,14 +77,16 @@ def _native_scores(
         aligned = align(scan)
         voxels = to_mni(aligned.t1.voxels, aligned.t1.affine, aligned.found.affine)
         standard = dataclasses.replace(aligned.t1, voxels=voxels)
+        reference = aligned.reference
         found, similarity = aligned.mask_affine, aligned.found.similarity
     else:
         about = registered(scan, folder)
         if about is None:
             raise DataError(f"{scan.t1}: not in {folder}; first: atlaslib register", "missing")
         standard = read_t1(registered_t1(scan, folder))
+        reference = read_t1(scan.drawn_on or scan.t1, "native")
         found, similarity = about["MaskAffine"], about["Similarity"]
-    true = read_lesion(scan)
+    true = read_lesion(scan, reference)
     probability = volume_probability(ensemble, standard, brain_only)
     marked = from_mni(probability, true.voxels.shape, true.affine, found) > 0.5
     both = marked & true.voxels

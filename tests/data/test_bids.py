@@ -10,6 +10,8 @@ import bids_trees
 import numpy as np
 import pytest
 import trees
+from scipy.spatial.transform import Rotation
+from volumes import save
 
 from atlaslib import Cohort, DataError, load_cohort
 from atlaslib.data.check import check_folder
@@ -274,3 +276,53 @@ def test_other_tissues_of_a_stroke_study_are_no_lesions(tmp_path):
     assert load_cohort(top)[0].masks == before
     bids_trees.mask(folder / "sub-1_mask.nii.gz")
     assert len(load_cohort(top)[0].masks) == len(before) + 1
+
+
+def sidecar_of_a_mask(arc: Path, subject: str, **about: object) -> Path:
+    """The JSON file of a subject's mask, written anew; the mask."""
+    mask = next(arc.rglob(f"{subject}*mask.nii.gz"))
+    mask.with_name(mask.name.replace(".nii.gz", ".json")).write_text(json.dumps(about))
+    return mask
+
+
+def test_a_mask_of_another_person_is_never_joined(arc):
+    other = next(arc.rglob("sub-M2002*T2w.nii.gz"))
+    mask = sidecar_of_a_mask(arc, "sub-M2001", SpatialReference=f"bids::{other.name}")
+    (fault,) = faults(arc, "another subject")
+    assert fault == f"{mask}: drawn on {other.name}, an image of another subject"
+    with pytest.raises(DataError, match="an image of another subject"):
+        load_cohort(arc)
+
+
+def test_a_mask_on_a_derived_t1_is_not_lost_in_silence(arc):
+    folder = arc / "derivatives" / "fmriprep" / "sub-M2001" / "anat"
+    derived = bids_trees.image(folder / "sub-M2001_desc-preproc_T1w.nii.gz")
+    sidecar_of_a_mask(arc, "sub-M2001", Sources=[f"bids::{derived.name}"])
+    with pytest.raises(DataError, match="derived or left out, so the mask has no scan"):
+        load_cohort(arc)
+
+
+@pytest.mark.parametrize("sources", [5, True, None])
+def test_a_mask_whose_sources_are_no_names_is_a_warning(sources, arc):
+    mask = sidecar_of_a_mask(arc, "sub-M2001", Sources=sources)
+    (fault,) = faults(arc, "metadata")
+    assert f"{mask.name.split('.')[0]}.json: Sources: expected the names of images" in fault
+    assert len(load_cohort(arc)) == 6
+
+
+def test_a_choice_that_no_image_answers_is_refused(arc):
+    with pytest.raises(DataError, match="no T1w image has 'rnu-2' in its name"):
+        load_cohort(arc, choose="rnu-2")
+
+
+def test_a_mask_turned_about_the_diagonal_of_its_image_is_noticed(tmp_path):
+    """The first and the last voxel stay where they are."""
+    path = tmp_path / "sub-1" / "anat" / "sub-1_T1w.nii.gz"
+    save(path, np.random.default_rng(0).integers(1, 200, (20, 20, 20)).astype(np.int16), np.eye(4))
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_rotvec(np.full(3, np.radians(30) / np.sqrt(3))).as_matrix()
+    mask = path.with_name("sub-1_desc-lesion_mask.nii.gz")
+    save(mask, np.ones((20, 20, 20), np.uint8), turned)
+    (scan,) = load_cohort(tmp_path)
+    with pytest.raises(DataError, match="not aligned with sub-1_T1w.nii.gz"):
+        read_scan(scan)

@@ -163,3 +163,36 @@ def test_a_chapter_on_a_folder_in_native_space_works_on_the_registered_scans(
         assert cohort.source == "raw, registered"
         assert known == ["sub-A_ses-1_T1w.nii.gz", "sub-B_ses-1_T1w.nii.gz"]  # once each
     assert atlaslib.SliceDataset(cohort, progress=False).table.lesion_pixels.sum() > 1000
+
+
+def test_another_cohort_in_the_folder_is_left_alone(tree, known, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    register_cohort(atlaslib.load_cohort(tree), out, workers=1, progress=False)
+    before = {path: path.read_bytes() for path in sorted(out.rglob("*.*"))}
+    other = atlaslib.load_cohort(shutil.copytree(tree, tmp_path / "other"))
+    with pytest.raises(atlaslib.DataError, match='out: holds the dataset "raw, registered"'):
+        register_cohort(other, out, workers=1, progress=False)
+    assert {path: path.read_bytes() for path in sorted(out.rglob("*.*"))} == before
+
+
+@pytest.mark.parametrize("place", ["", "mni"])
+def test_registered_scans_are_not_mixed_with_their_sources(place, tree, known, tmp_path):
+    own = Path(shutil.copytree(tree, tmp_path / "raw"))
+    cohort = atlaslib.load_cohort(own)
+    with pytest.raises(atlaslib.DataError, match='write to another one, or to its "derivatives"'):
+        register_cohort(cohort, own / place, workers=1, progress=False)
+    register_cohort(cohort, own / "derivatives" / "mni", workers=1, progress=False)
+    assert {scan.space for scan in atlaslib.load_cohort(own)} == {"native"}
+
+
+@pytest.mark.parametrize("lost", ["desc-affine_T1w", "desc-lesion_mask"])
+def test_a_registered_image_that_was_lost_is_made_again(lost, tree, known, tmp_path):
+    cohort, out = atlaslib.load_cohort(tree), tmp_path / "out"
+    register_cohort(cohort, out, workers=1, progress=False)
+    path = next(out.rglob(f"sub-B*{lost}.nii.gz"))
+    content = path.read_bytes()
+    path.unlink()
+    table = register_cohort(cohort, out, workers=1, progress=False)
+    assert table.problem.tolist() == ["", ""]
+    assert path.read_bytes() == content
+    assert len(known) == 3

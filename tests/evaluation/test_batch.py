@@ -285,6 +285,16 @@ def test_the_mask_of_a_bids_folder_is_a_derivative_and_no_truth(tmp_path, monkey
     assert described["GeneratedBy"][0]["Version"]
 
 
+def test_masks_are_not_written_among_the_images_of_a_dataset(tmp_path):
+    top = bids_trees.plain(tmp_path)
+    bids_trees.describe(top, "Our patients")
+    before = sorted(top.rglob("*"))
+    network = Predictor(build_model("zero"), recipe("zero", "smoke"))
+    with pytest.raises(DataError, match='holds the dataset "Our patients"; write to another'):
+        predict_files(network, [top], top, progress=False)
+    assert sorted(top.rglob("*")) == before
+
+
 def test_a_picture_that_could_not_be_drawn_is_drawn_the_next_time(scans):
     only, out = scans / "a_good.nii", scans.parent / "masks"
     (out / "a_good_lesion.png").mkdir(parents=True)

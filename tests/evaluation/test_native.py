@@ -60,3 +60,12 @@ def test_a_perfect_network_is_perfect_on_native_voxels(found, perfect, tmp_path)
     assert "registration failed" in failed.problem[0]
     missing = evaluate_native(NETWORK, cohort, tmp_path / "other", progress=False)
     assert "first: atlaslib register" in missing.problem[0]
+
+
+def test_a_mask_on_other_voxels_than_its_image_has_no_score(found, perfect, tmp_path):
+    cohort = raw(tmp_path / "raw")
+    register_cohort(cohort, tmp_path / "out", workers=1, progress=False)
+    save(cohort.labelled[0].masks[0], np.ones((9, 9, 9), np.uint8), LAS.affine)
+    table = evaluate_native(NETWORK, cohort, progress=False)
+    assert table.dice.isna().all()
+    assert "9 x 9 x 9 voxels, expected 120 x 150 x 60" in table.problem[0]
