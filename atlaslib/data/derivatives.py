@@ -70,7 +70,7 @@ def describe(out: Path, name: str) -> None:
         If there is one of another name: two datasets in one folder could not be told apart.
     """
     if (out / DESCRIPTION).exists():
-        if (other := title(out)) != name:
+        if (other := title(out)) != " ".join(name.split()):
             text = f'holds the dataset "{other}"; write to another folder'
             raise DataError(f"{out}: {text}", "another dataset")
     else:
