@@ -104,7 +104,7 @@ def find_scans(
       ``derivatives/``. A mask in the space of another template than its image is left out.
     - **A mask belongs to the image that it names**: in its JSON file (``SpatialReference`` or
       ``Sources``), or in its own name (``sub-01_T2w_desc-lesion_mask``); otherwise to the T1w image
-      of its session.
+      of its session. An image of another subject, or a T1w that is derived or left out, is a fault.
     - **A mask drawn on another image than a T1w** (a T2w, say) goes with the person's T1w image of
       the nearest session, by the number in the session's name, the earlier of two that are equally
       near. The scan's ``drawn_on`` is that other image.
@@ -240,16 +240,14 @@ def _named_image(mask: BidsFile, faults: list[DataError]) -> str:
             text = f"{key}: expected the names of images, found {value!r}"
             faults.append(DataError(f"{path}: {text}", "metadata", blocks=False))
             continue
-        named += [value] if isinstance(value, str) else _values(value)
+        if isinstance(value, dict):
+            value = list(value.values())
+        named += [value] if isinstance(value, str) else value
     for text in map(str, named):
         stem = _END.sub("", re.split(r"[/\\:]", text)[-1])
         if _END.search(text) and stem.endswith(tuple(f"_{kind}" for kind in _DRAWN_ON)):
             return stem
     return mask.drawn_on
-
-
-def _values(listed: list[Any] | dict[str, Any]) -> list[Any]:
-    return list(listed.values()) if isinstance(listed, dict) else listed
 
 
 def _distance(session: str, other: str) -> tuple[bool, int, int]:
