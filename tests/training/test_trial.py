@@ -11,6 +11,7 @@ from torch import nn
 
 from atlaslib import evaluate, load_run, predict, recipe, train
 from atlaslib.files import DataError
+from atlaslib.models import MODELS
 from atlaslib.networks import new_network
 from atlaslib.training.custom import Custom
 from atlaslib.training.trial import try_one_batch
@@ -66,6 +67,32 @@ def test_an_odd_network_is_one_line_and_leaves_no_folder(model, says, cohort, tm
         train(RECIPE, cohort, out=tmp_path / "run", model=model, progress=False)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"zero"}))
+def test_every_network_of_the_library_is_tried_without_a_complaint(name):
+    if name == "dynunet":
+        pytest.importorskip("monai")
+    try_one_batch(recipe(name, "smoke"), Custom())
+
+
+class Tied(nn.Module):
+    """One layer under two names, as in MONAI's DynUNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 1, 3, padding=1)
+        self.again = self.first
+
+    def forward(self, x):
+        return self.again(self.first(x))
+
+
+def test_a_layer_with_two_names_is_saved_and_loaded(cohort, tmp_path):
+    run = train(RECIPE, cohort, out=tmp_path / "run", model=Tied(), progress=False)
+    layer = load_run(tmp_path / "run", model=Tied()).model()
+    assert layer.first is layer.again
+    assert torch.equal(layer.first.weight, run.model().again.weight)
 
 
 def test_trying_changes_neither_the_network_nor_the_random_state():
