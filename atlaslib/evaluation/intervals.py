@@ -57,7 +57,7 @@ def compare(
         both.
     column : str
     relative : bool
-        Divide by the mean of `second`.
+        As a share of the mean of `second`, which is uncertain, too.
     level : float
         Of confidence.
 
@@ -94,8 +94,18 @@ def paired(
     pairs = first.merge(second, on=keys, suffixes=("", "_second"), validate="one_to_one")
     if not len(pairs) == len(first) == len(second):
         raise ValueError(f"{len(first)} and {len(second)} scans, of which {len(pairs)} match")
-    scale = float(pairs[f"{column}_second"].mean()) if relative else 1.0
-    return pairs.assign(change=(pairs[column] - pairs[f"{column}_second"]) / scale)
+    change = pairs[column] - pairs[f"{column}_second"]
+    return pairs.assign(change=_share(change, pairs[f"{column}_second"]) if relative else change)
+
+
+def _share(change: pd.Series, base: pd.Series) -> pd.Series:
+    """Values whose mean is the mean of `change` as a share of the mean of `base`.
+
+    They vary as the ratio does, to first order: where `change` is a fixed share of `base`, not at
+    all.
+    """
+    ratio = change.mean() / base.mean()
+    return ratio + (change - ratio * base) / base.mean()
 
 
 def mean_interval(table: pd.DataFrame, column: str, level: float = 0.95) -> Interval:
@@ -146,14 +156,17 @@ def contrast(
     column : str
     level : float
     relative_to : str, optional
-        Divide by the mean of this arm.
+        As a share of the mean of this arm, which is uncertain, too.
 
     Raises
     ------
     ValueError
-        If the arms have no seed in common or were tested on different people.
+        If the arms have no seed in common or were tested on different people, or if the table has
+        these people by known and by unseen scanners.
     """
     parts = scans[scans.arm.isin(weights)]
+    if "people" in parts and parts.people.nunique() > 1:
+        raise ValueError(f"scans of {' and '.join(parts.people.unique())} people in one table")
     cells = parts.groupby(["arm", "seed", "subject"])[column].mean().unstack("arm")
     by_seed = cells.notna().groupby("seed").any().reindex(columns=list(weights), fill_value=False)
     cells = cells[cells.index.get_level_values("seed").isin(by_seed.index[by_seed.all(axis=1)])]
@@ -161,8 +174,9 @@ def contrast(
         raise ValueError(f"no seed has all of the arms {', '.join(weights)}")
     if cells.isna().any(axis=None):
         raise ValueError(f"{', '.join(weights)}: not tested on the same people")
-    scale = 1.0 if relative_to is None else float(cells[relative_to].mean())
-    total = (cells * pd.Series(weights)).sum(axis=1) / scale
+    total = (cells * pd.Series(weights)).sum(axis=1)
+    if relative_to is not None:
+        total = _share(total, cells[relative_to])
     return mean_interval(total.rename("value").reset_index(), "value", level)
 
 

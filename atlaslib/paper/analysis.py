@@ -18,6 +18,8 @@ from atlaslib.paper.protocol import COLLAPSED, DECODERS, ENCODERS, cell
 def arm_means(scans: pd.DataFrame, arms: Iterable[str], column: str = "dice") -> pd.DataFrame:
     """Mean of each arm over seeds and people: arm, seeds, value, low, high, collapsed trainings.
 
+    An arm with a single seed has no interval.
+
     Parameters
     ----------
     scans : DataFrame
@@ -29,7 +31,10 @@ def arm_means(scans: pd.DataFrame, arms: Iterable[str], column: str = "dice") ->
     for arm in arms:
         by_seed = scans[scans.arm == arm].groupby("seed").dice.mean()
         lost = int((by_seed < COLLAPSED).sum())
-        interval = contrast(scans, {arm: 1}, column)
+        if len(by_seed) > 1:
+            interval = contrast(scans, {arm: 1}, column)
+        else:
+            interval = Interval(scans[scans.arm == arm][column].mean(), np.nan, np.nan)
         rows.append({"arm": arm, "seeds": len(by_seed), **interval._asdict(), "collapsed": lost})
     return pd.DataFrame(rows)
 
@@ -82,13 +87,17 @@ def interactions(scans: pd.DataFrame) -> pd.DataFrame:
 def leak(scans: pd.DataFrame, arm: str) -> Interval:
     """Dice gained on a person's slices by having trained on others of the same person.
 
+    Scans whose scored slices hold no lesion are left out. A network counts for its own people and
+    against the next seed's, so that the seeds' gains are not quite independent: if networks differ
+    in skill, the interval is wider than it need be.
+
     Parameters
     ----------
     scans : DataFrame
         With the rows "own" and "other" of an arm that was split by slice.
     arm : str
     """
-    part = scans[scans.arm == arm]
+    part = scans[(scans.arm == arm) & (scans.volume_ml > 0)]
     own, other = (part[part.people == name] for name in ("own", "other"))
     # a network's "other" people are the "own" ones of the next seed, the last one's of the first
     other = other.assign(seed=(other.seed + 1) % part.seed.nunique())

@@ -96,8 +96,27 @@ def test_a_contrast_is_taken_person_by_person_over_common_seeds():
     assert share.value == pytest.approx(found.value / (hard - 0.1 + noise)[:4].mean())
 
 
+def test_a_share_is_as_uncertain_as_a_ratio():
+    """People whose losses differ widely, and a loss that is .1 of their mean higher for each."""
+    rng, held, trials = np.random.default_rng(7), 0, 300
+    for _ in range(trials):
+        people = rng.lognormal(-0.32, 0.8, 100)  # of mean 1
+        pair = (people, people + 0.1)
+        b, a = (scores(loss * rng.normal(1, 0.02, (6, 100)), name)
+                for loss, name in zip(pair, "ba", strict=True))  # fmt: skip
+        interval = contrast(pd.concat([a, b]), {"a": 1, "b": -1}, relative_to="b")
+        held += interval.low < 0.1 < interval.high
+    assert 0.92 <= held / trials <= 0.98
+    same = pd.concat([b, b.assign(arm="c", dice=1.2 * b.dice)])
+    fixed = contrast(same, {"c": 1, "b": -1}, relative_to="b")
+    assert fixed == pytest.approx((0.2, 0.2, 0.2))
+
+
 def test_contrasts_of_what_cannot_be_compared_are_refused():
     values = np.full((2, 3), 0.5)
+    both = scores(values, "a").assign(people=["known", "unseen"] * 3)
+    with pytest.raises(ValueError, match="scans of known and unseen people in one table"):
+        contrast(both, {"a": 1})
     table = pd.concat([scores(values, "a"), scores(values[:, :2], "b"), scores(values, "c", 5)])
     with pytest.raises(ValueError, match="not tested on the same people"):
         contrast(table, {"a": 1, "b": -1})

@@ -50,6 +50,11 @@ def test_means_of_arms_count_the_collapsed(scans):
     lost = scans.dice.where((scans.arm != "resnet") | (scans.seed != 3), 0.0)
     table = analysis.arm_means(scans.assign(dice=lost), ["baseline", "resnet"]).set_index("arm")
     assert table.collapsed.tolist() == [0, 1]
+    single = analysis.arm_means(scans[scans.seed == 0], ["baseline"]).iloc[0]
+    assert single.value == pytest.approx(
+        scans[scans.seed == 0].dice[scans.arm == "baseline"].mean()
+    )
+    assert np.isnan([single.low, single.high]).all()
     assert table.seeds.tolist() == [6, 6]
     assert table.value["baseline"] == pytest.approx(scans[scans.arm == "baseline"].dice.mean())
     assert (
@@ -66,9 +71,13 @@ def leaky(gain: float) -> pd.DataFrame:
     for seed in range(6):
         for people, cohort in (("own", seed), ("other", (seed + 1) % 6)):
             bonus = gain if people == "own" else 0.0
-            rows += [("net", seed, people, f"c{cohort}p{n}", "t01", value + networks[seed] + bonus)
-                     for n, value in enumerate(hard[cohort])]  # fmt: skip
-    columns = ["arm", "seed", "people", "subject", "session", "dice"]
+            rows += [("net", seed, people, f"c{cohort}p{n}", "t01", value + networks[seed] + bonus,
+                      1.0) for n, value in enumerate(hard[cohort])]  # fmt: skip
+            # no lesion in the scored slices: no Dice, or 0 if a network marked something there
+            rows.append(
+                ("net", seed, people, f"c{cohort}", "t01", 0.0 if seed % 2 else np.nan, 0.0)
+            )
+    columns = ["arm", "seed", "people", "subject", "session", "dice", "volume_ml"]
     return pd.DataFrame(rows, columns=columns)
 
 
