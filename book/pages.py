@@ -103,7 +103,6 @@ def prepare_page(notebook: NotebookNode, error: str, origin: str) -> NotebookNod
         cell.metadata.pop("papermill", None)
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
-            plain_corners(cell)
         kept.append(cell)
     notebook.cells = kept
     if error:
@@ -112,13 +111,6 @@ def prepare_page(notebook: NotebookNode, error: str, origin: str) -> NotebookNod
     foot = nbformat.v4.new_markdown_cell(f":::{{div}} provenance\n{origin}\n:::", id="origin")
     notebook.cells.append(foot)
     return notebook
-
-
-def plain_corners(cell: NotebookNode) -> None:
-    """Make cells of the empty headers in tables of pandas: axe counts them as faults."""
-    for output in cell.outputs:
-        if text := output.get("data", {}).get("text/html"):
-            output.data["text/html"] = text.replace("<th></th>", "<td></td>")
 
 
 def share_scripts(notebook: NotebookNode, page: str) -> dict[str, str]:
