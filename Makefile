@@ -48,8 +48,8 @@ slow: $(VENV)/test.stamp ## the tests that take minutes
 pages: $(VENV)/test.stamp ## every page of the rendered book in a browser, after make book
 	@echo "== pytest tests/test_pages.py"; $(RUN) -m pytest tests/test_pages.py -n 2 -q -rs
 
-notebooks: $(VENV)/test.stamp ## the chapters' reference outputs, at the smoke profile
-	@echo "== pytest --nbval book"; $(RUN) -m pytest --nbval book
+notebooks: $(VENV)/test.stamp ## the chapters' reference outputs, at the smoke profile, in two processes
+	@echo "== pytest --nbval book"; $(RUN) -m pytest --nbval book -n 2 --dist loadfile
 
 links: $(VENV)/book.stamp ## make every link use the repository's address in _config.yml
 	@$(RUN) book/links.py

@@ -4,7 +4,14 @@ import os
 
 import pytest
 
+from atlaslib import home
+
 os.environ.setdefault("ATLASLIB_PROFILE", "smoke")
+
+# With -n 2, chapters must not wait for one another's trainings, nor for one another's threads.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["ATLASLIB_HOME"] = str(home() / f"chapters-{worker}")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
