@@ -67,6 +67,10 @@ RATES = pd.DataFrame(
     [("ours", "s", 1.5), ("theirs", "s", 60.0), ("ours", "MB", 200), ("theirs", "MB", 0)],
     columns=["reader", "measure", "value"],
 )
+LENGTHS = pd.DataFrame(
+    {"arm": ["baseline"] * 4, "seed": [0, 1] * 2, "passes": [6, 6, 12, 12],
+     "dice": [0.1, 0.2, 0.2, 0.4]}
+)  # fmt: skip
 MEANS = pd.DataFrame(
     {"arm": ["baseline", "resnet, skips"], "value": [0.4, 0.3], "low": [0.3, 0.2],
      "high": [0.5, 0.45]}
@@ -170,6 +174,7 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     "plot_ranking": lambda: figures.plot_ranking({"C3": RANKED, "depth": -RANKED}, 0.02),
     "plot_walk": lambda: figures.plot_walk(WALKED),
     "plot_paths": lambda: figures.plot_paths(PATHS, base_loss=0.05),
+    "plot_lengths": lambda: figures.plot_lengths(LENGTHS),
     "plot_calibration": lambda: figures.plot_calibration({"baseline": BINS}),
     "plot_agreement": lambda: figures.plot_agreement({"baseline": AGREED, "resnet": AGREED}),
     "plot_detection": lambda: figures.plot_detection({"baseline": PIECES}, (0.1, 1, 100)),

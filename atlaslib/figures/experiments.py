@@ -65,6 +65,30 @@ def plot_factorial(table: pd.DataFrame, label: str = "Dice") -> Figure:
     return figure
 
 
+def plot_lengths(table: pd.DataFrame) -> Figure:
+    """Validation Dice by the number of passes: a line of means for each arm, a dot a training.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`atlaslib.paper.protocol.tried_lengths`.
+    """
+    figure, axes = panels(1, 1, width=6.4, height=3.4)
+    axis = axes[0, 0]
+    for arm, part in table.groupby("arm", sort=False):
+        paint = colour(str(arm))
+        means = part.groupby("passes").dice.mean()
+        axis.plot(means.index, means, "o-", color=paint, label=str(arm))
+        axis.plot(part.passes, part.dice, ".", ms=7, color=paint, alpha=0.5, mew=0)
+    lengths = sorted(table.passes.unique())
+    axis.set(xscale="log", xlabel="passes over the training slices", ylabel="validation Dice")
+    axis.set_xticks(lengths, [str(each) for each in lengths])
+    axis.minorticks_off()
+    axis.set_ylim(0, None)
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def plot_ranking(tables: Mapping[str, pd.DataFrame], margin: float = 0.0) -> Figure:
     """A difference in Dice after each pass, with its interval: from when on is it a ranking?
 

@@ -15,6 +15,7 @@ from atlaslib.recipes import Recipe, Value, recipe
 
 MARGIN = 0.02  # in Dice: a length whose arms are all this close to the longest is long enough
 FOLDS = 6  # of a folder of real data
+PILOT = "pilot: "  # begins the arms of trainings that only choose rate and length
 COLLAPSED = 0.01  # a training whose mean Dice lies below
 
 #: Where the seeds of the synthetic cohorts begin: of the main trainings, the pilot, the test.
@@ -106,7 +107,7 @@ class Job(NamedTuple):
     @property
     def pilot(self) -> bool:
         """Whether it only helps to choose rate and length."""
-        return self.arm.startswith("pilot: ")
+        return self.arm.startswith(PILOT)
 
 
 def digest() -> str:
@@ -199,13 +200,13 @@ _LENGTH_ARMS = (("6 convolutions", "U-Net"), ("20 units", "vector"), ("20 units"
 def _pilot_job(
     profile: str, encoder: str, decoder: str, rate: float, passes: int, seed: int
 ) -> Job:
-    arm = f"pilot: {cell(encoder, decoder)}, rate {rate:g}, {passes} passes"
+    arm = f"{PILOT}{cell(encoder, decoder)}, rate {rate:g}, {passes} passes"
     chosen = _recipe(profile, encoder, decoder, rate, passes, seed=seed, split_seed=seed)
     return Job(arm, seed, chosen)
 
 
-def choose_rates(profile: str, history: pd.DataFrame) -> dict[str, float]:
-    """The learning rate of each encoder, by the validation Dice of the pilot's trainings.
+def tried_rates(profile: str, history: pd.DataFrame) -> pd.DataFrame:
+    """Validation Dice in the pilot, by encoder (rows) and learning rate (columns).
 
     Parameters
     ----------
@@ -213,13 +214,37 @@ def choose_rates(profile: str, history: pd.DataFrame) -> dict[str, float]:
     history : DataFrame
         arm, seed, validation_dice: one row per pass, of all :func:`pilot_jobs`.
     """
-    best = _kept(history)
     jobs = pd.DataFrame(
         [(job.arm, job.seed, _encoder_of(job.recipe), job.recipe.learning_rate)
          for job in pilot_jobs(profile)], columns=["arm", "seed", "encoder", "rate"],
     )  # fmt: skip
-    means = jobs.join(best, on=["arm", "seed"]).groupby(["encoder", "rate"]).dice.mean()
-    return {encoder: float(means[encoder].idxmax()) for encoder in ENCODERS}
+    found = jobs.join(_kept(history), on=["arm", "seed"])
+    return found.groupby(["encoder", "rate"]).dice.mean().unstack().loc[list(ENCODERS)]
+
+
+def choose_rates(profile: str, history: pd.DataFrame) -> dict[str, float]:
+    """The learning rate of each encoder, by :func:`tried_rates`."""
+    best = tried_rates(profile, history).idxmax(axis=1)
+    return {encoder: float(best[encoder]) for encoder in ENCODERS}
+
+
+def tried_lengths(profile: str, history: pd.DataFrame, rates: Mapping[str, float]) -> pd.DataFrame:
+    """Validation Dice of the pilot's trainings of other lengths: arm, seed, passes, dice.
+
+    Parameters
+    ----------
+    profile : str
+    history : DataFrame
+        As for :func:`tried_rates`, of all :func:`length_jobs`.
+    rates : mapping from an encoder to its learning rate
+    """
+    arms = pd.DataFrame(
+        [(_pilot_job(profile, *parts, rates[parts[0]], passes, 0).arm, cell(*parts), passes)
+         for parts in _LENGTH_ARMS for passes in dict.fromkeys(PLANS[profile].lengths)],
+        columns=["pilot", "arm", "passes"],
+    )  # fmt: skip
+    kept = _kept(history).reset_index().rename(columns={"arm": "pilot"})
+    return arms.merge(kept, on="pilot")[["arm", "seed", "passes", "dice"]]
 
 
 def _encoder_of(chosen: Recipe) -> str:
@@ -231,12 +256,9 @@ def _encoder_of(chosen: Recipe) -> str:
 def choose(profile: str, history: pd.DataFrame) -> Choice:
     """Rates and length, by the validation Dice of all of the pilot's trainings."""
     rates = choose_rates(profile, history)
-    by_arm = _kept(history).groupby("arm").mean()
     lengths = PLANS[profile].lengths
-    reached = pd.DataFrame(
-        {cell(*parts): {passes: by_arm[_pilot_job(profile, *parts, rates[parts[0]], passes, 0).arm]
-                        for passes in lengths} for parts in _LENGTH_ARMS}
-    )  # fmt: skip
+    found = tried_lengths(profile, history, rates)
+    reached = found.groupby(["passes", "arm"], sort=False).dice.mean().unstack()
     short = reached.loc[lengths[-1]] - reached
     enough = [passes for passes in lengths if (short.loc[passes] <= MARGIN).all()]
     unsettled = [str(arm) for arm, gain in short.loc[lengths[1]].items() if gain > MARGIN]

@@ -73,3 +73,8 @@ def test_a_study_marks_pruned_trials():
     pruned, complete = axis.collections[:2]
     assert len(pruned.get_offsets()) == (TRIALS.state == "PRUNED").sum()
     assert complete.get_offsets().data[0].tolist() == pytest.approx([4, 16])
+
+
+def test_lengths_are_means_over_trainings():
+    (axis,) = drawn("plot_lengths")
+    np.testing.assert_allclose(points(axis, "baseline"), [[6, 0.15], [12, 0.3]])
