@@ -61,7 +61,9 @@ def _try(recipe: Recipe, custom: Custom, processes: int) -> None:
         raise ValueError("model: its logits do not depend on its parameters")
     if not logits.isfinite().all():
         raise ValueError("model: its logits are NaN or infinite before any training")
-    saved = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    saved = {
+        name: value.detach().clone().contiguous() for name, value in network.state_dict().items()
+    }
     again = new_network(recipe, custom.model)
     weights = load(save(saved))
     check_weights(weights, again)

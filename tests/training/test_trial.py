@@ -95,6 +95,11 @@ def test_a_layer_with_two_names_is_saved_and_loaded(cohort, tmp_path):
     assert torch.equal(layer.first.weight, run.model().again.weight)
 
 
+def test_weights_in_another_memory_layout_are_tried():
+    mine = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 1, 3, padding=1))
+    try_one_batch(RECIPE, Custom(mine.to(memory_format=torch.channels_last)))
+
+
 def test_trying_changes_neither_the_network_nor_the_random_state():
     mine = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 1, 3, padding=1))
     before, state = copy.deepcopy(mine.state_dict()), torch.get_rng_state()
