@@ -71,6 +71,12 @@ def checked_logits(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     raise ValueError(f"model: expected logits {expected}, float32 on {x.device}; got {found}")
 
 
+def copied_weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    """A network's state as safetensors can save it: on the CPU, contiguous, no memory shared."""
+    state = network.state_dict().items()
+    return {name: value.detach().cpu().clone().contiguous() for name, value in state}
+
+
 def signature(network: nn.Module, recipe: Recipe) -> list[float]:
     """Mean and standard deviation of the logits of fixed noise, to recognise a network."""
     shape = (2, 1 + 2 * recipe.context_slices, *recipe.input_size())

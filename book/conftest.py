@@ -8,7 +8,7 @@ from atlaslib import home
 
 os.environ.setdefault("ATLASLIB_PROFILE", "smoke")
 
-# With -n 2, chapters must not wait for one another's trainings, nor for one another's threads.
+# With -n 2, no chapter may meet a training that another has locked, or wait for its threads.
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["ATLASLIB_HOME"] = str(home() / f"chapters-{worker}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")

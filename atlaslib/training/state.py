@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from atlaslib.files import DataError, atomic_write, checked, write_json
-from atlaslib.networks import new_network, signature
+from atlaslib.networks import copied_weights, new_network, signature
 from atlaslib.runs import (
     COLUMNS,
     check_weights,
@@ -44,7 +44,7 @@ class TrainingState:
         self.steps = steps_per_epoch(session.order(0), session.recipe)
         self.history: list[dict[str, float]] = []
         self.best = (-1.0, 0.0)  # validation Dice, minus validation loss
-        self.weights = self._copy()
+        self.weights = copied_weights(self.session.model)
         self.step = 0  # steps taken in this epoch
         self.total = torch.zeros((), device=session.device)  # sum of this epoch's losses
         self.bad_step = torch.tensor(-1.0, device=session.device)  # first non-finite loss
@@ -173,16 +173,12 @@ class TrainingState:
             torch.Generator(device).set_state(state)
         return content
 
-    def _copy(self) -> dict[str, torch.Tensor]:
-        state = self.session.model.state_dict().items()
-        return {name: value.detach().cpu().clone().contiguous() for name, value in state}
-
     def end_epoch(self, row: dict[str, float]) -> None:
         """Keep the weights if they are the best so far; write a checkpoint and the history."""
         self.check_finite(self.total / max(self.step, 1), self.bad_step)
         self.history.append(row)
         if _score(row) > self.best:
-            self.best, self.weights = _score(row), self._copy()
+            self.best, self.weights = _score(row), copied_weights(self.session.model)
         self.step, self.total, self._earlier = 0, torch.zeros_like(self.total), 0.0
         self._clock = time.perf_counter()
         self.save()

@@ -12,7 +12,7 @@ from torch import nn
 from atlaslib.evaluation.inference import slices_per_pass
 from atlaslib.files import one_line
 from atlaslib.models.device import best_device, is_out_of_memory
-from atlaslib.networks import checked_logits, new_network
+from atlaslib.networks import checked_logits, copied_weights, new_network
 from atlaslib.recipes import Recipe
 from atlaslib.runs import check_weights
 from atlaslib.training.custom import Custom
@@ -61,11 +61,8 @@ def _try(recipe: Recipe, custom: Custom, processes: int) -> None:
         raise ValueError("model: its logits do not depend on its parameters")
     if not logits.isfinite().all():
         raise ValueError("model: its logits are NaN or infinite before any training")
-    saved = {
-        name: value.detach().clone().contiguous() for name, value in network.state_dict().items()
-    }
     again = new_network(recipe, custom.model)
-    weights = load(save(saved))
+    weights = load(save(copied_weights(network)))
     check_weights(weights, again)
     again.load_state_dict(weights)
     loss = logits.sum()
