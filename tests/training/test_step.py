@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from atlaslib import recipe, train
 from atlaslib.training import step
 from atlaslib.training.batches import epoch_batches, epoch_order
-from atlaslib.training.state import TrainingState
 from atlaslib.training.step import TrainingError
 
 RECIPE = recipe("baseline", "smoke", width=2, dropout=0.0, flip=False, batch_size=6)
@@ -190,7 +189,7 @@ def test_steps_do_not_wait_for_the_device(cohort, tmp_path, monkeypatch, changes
     monkeypatch.setattr(torch.optim, "Adam", lambda *args, fused, **more: adam(*args, **more))
     session = new_session(dataclasses.replace(RECIPE, **changes), cohort)
     session.model.train()
-    monkeypatch.setattr(TrainingState, "_copy", lambda _: {})
+    monkeypatch.setattr("atlaslib.training.state.copied_weights", lambda _: {})
     state = new_state(tmp_path, session)
     order = epoch_order(session.slices.table, session.recipe, 0)
     chosen, flips = epoch_batches(order, session.recipe, 0)

@@ -238,6 +238,7 @@ def test_one_number_by_keyboard(page: Any) -> None:
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "number 3"
     before = float(bar(page, 3).get_attribute("aria-valuenow"))
     page.keyboard.press("ArrowDown")
+    wait(page)
     assert float(bar(page, 3).get_attribute("aria-valuenow")) == pytest.approx(
         before - 0.1, abs=0.06
     )
@@ -260,6 +261,7 @@ def test_the_target_is_drawn_by_mouse(page: Any) -> None:
         page.mouse.down()
         page.mouse.move(x, box["y"] + share * box["height"], steps=3)
         page.mouse.up()
+    wait(page)
     assert float(bar(page, 3).get_attribute("aria-valuenow")) == pytest.approx(-3.6, abs=0.1)
     assert settled(page)[1] > own + 0.1
     assert 4 in done(page)
