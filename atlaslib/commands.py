@@ -180,8 +180,10 @@ def claims(options: argparse.Namespace) -> None:
     from atlaslib.paper import protocol, sweep
     from atlaslib.paper.claims import verdicts
 
-    folder = (options.out or atlaslib.home() / "results") / options.profile
     root = Path(options.data) if options.data else None
+    # in a clone, home()/"results" is under version control; rows of real people must not get there
+    base = options.out or atlaslib.home() / ("claims" if root else "results")
+    folder = base / options.profile
     sweep.run_all(options.profile, folder, root, options.scheduler)
     scans = sweep.read_table(folder, "scans")
     effects = protocol.effects(scans[scans.people.isin(["known", "fold"])])

@@ -46,8 +46,9 @@ def model_default(purpose: str, unit: str = "") -> Any:
 class Recipe:
     """Everything that determines a training run, apart from the data.
 
-    A field's type says what it may hold; it is checked whenever a recipe is made. "default" stands
-    for the model's own default, which is the paper's value, and None switches a setting off.
+    ``atlaslib recipe NAME`` lists the fields: what each is for, its unit and what it may hold,
+    which is checked whenever a recipe is made. "default" stands for the model's own default, which
+    is the paper's value, and None switches a setting off.
 
     Raises
     ------

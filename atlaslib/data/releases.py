@@ -234,7 +234,7 @@ def _walk(root: Path, faults: list[DataError]) -> Iterator[Path]:
     """Every file below a folder; links are followed, hidden files left out."""
 
     def refused(error: OSError) -> None:
-        faults.append(DataError(f"{error.filename}: permission denied", "permission"))
+        faults.append(open_error(Path(error.filename), error))
 
     seen = set()
     for folder, below, names in os.walk(root, onerror=refused, followlinks=True):

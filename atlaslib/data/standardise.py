@@ -106,7 +106,7 @@ def register_cohort(
         raise DataError(f"{out}: {text}", "another dataset")
     for scan in cohort:
         if scan.space == "MNI":
-            raise DataError(f"{scan.t1}: in MNI space already", "native space")
+            raise DataError(f"{scan.t1}: is in MNI space already", "MNI space")
     paths = [derivative_path(out, scan, _T1) for scan in cohort]
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)

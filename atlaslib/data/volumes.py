@@ -151,9 +151,9 @@ def _forms_agree(image: nib.Nifti1Image) -> bool:
     header = image.header
     if not (header["sform_code"] and header["qform_code"]):
         return True
-    ends = np.array([[0, 0, 0], np.array(image.shape) - 1])
+    corners = np.array(list(product(*((0, size - 1) for size in image.shape[:3]))))
     with np.errstate(all="ignore"):
-        places = [nib.affines.apply_affine(form, ends)
+        places = [nib.affines.apply_affine(form, corners)
                   for form in (header.get_sform(), header.get_qform())]  # fmt: skip
     return bool(np.abs(places[0] - places[1]).max() <= HALF_A_VOXEL)
 

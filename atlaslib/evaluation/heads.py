@@ -25,6 +25,7 @@ import pandas as pd
 
 from atlaslib.data.cohort import Cohort
 from atlaslib.data.releases import load_cohort
+from atlaslib.data.volumes import read_t1
 from atlaslib.evaluation.prediction import predict
 from atlaslib.evaluation.predictor import Trained
 from atlaslib.evaluation.scoring import VOXEL_ML, evaluate
@@ -126,6 +127,7 @@ def score_heads(
                 })  # fmt: skip
         for path in healthy:
             head = path.name.removesuffix(".gz").removesuffix(".nii")
+            read_t1(path)  # one that is not on the MNI grid would be registered first
             marked = np.asarray(predict(network, path, brain_only).dataobj).sum() * VOXEL_ML
             rows.append({
                 **made, **_about(about, "name", head), "kind": "healthy", "scan": path.name,

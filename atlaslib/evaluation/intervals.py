@@ -65,15 +65,16 @@ def compare(
     -------
     Effect
         Without seeds the interval is a bootstrap over subjects; with seeds it is that of
-        :func:`mean_interval`. With fewer than eight subjects its bounds are NaN.
+        :func:`mean_interval`. With fewer than eight subjects its bounds are NaN. Scans without a
+        score in either table, such as the distance to an empty mask, do not count.
 
     Raises
     ------
     ValueError
-        If the tables do not hold the same scans.
+        If the tables do not hold the same scans, or with seeds a score is missing.
     """
     pairs = paired(first, second, column, relative)
-    subjects = int(pairs.subject.nunique())
+    subjects = int(pairs.subject[pairs.change.notna()].nunique())
     if "seed" not in pairs:
         found = bootstrap_mean(pairs.change, pairs.subject, level=level)
     else:
@@ -95,7 +96,8 @@ def paired(
     if not len(pairs) == len(first) == len(second):
         raise ValueError(f"{len(first)} and {len(second)} scans, of which {len(pairs)} match")
     change = pairs[column] - pairs[f"{column}_second"]
-    return pairs.assign(change=_share(change, pairs[f"{column}_second"]) if relative else change)
+    base = pairs[f"{column}_second"].where(change.notna())
+    return pairs.assign(change=_share(change, base) if relative else change)
 
 
 def _share(change: pd.Series, base: pd.Series) -> pd.Series:
@@ -130,7 +132,7 @@ def mean_interval(table: pd.DataFrame, column: str, level: float = 0.95) -> Inte
     """
     cells = table.groupby(["seed", "subject"])[column].mean().unstack()
     if min(cells.shape) < 2:
-        raise ValueError("an interval over seeds and people needs two of either")
+        raise ValueError("an interval over seeds and people needs at least two of each")
     if not cells.isna().any(axis=None):
         return crossed(cells.to_numpy(), level)
     if (cells.notna().sum() == 1).all() and table[column].notna().all():

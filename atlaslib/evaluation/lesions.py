@@ -10,7 +10,7 @@ from scipy import ndimage
 from atlaslib.data.cohort import Cohort, Scan
 from atlaslib.data.volumes import read_lesion
 
-SMALLEST = 50  # voxels: smaller components are not counted as lesions
+SMALLEST = 50  # mm3: smaller components are not counted as lesions
 ONE_SIDED = 0.9  # a scan is "left" or "right" if that side has more than this share of the voxels
 COLUMNS = [
     "subject",
@@ -54,7 +54,7 @@ def lesion_table(cohort: Cohort) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row per scan: subject, session, site; ``volume_mm3``; ``components``: 26-connected
-        components of at least 50 voxels; ``largest_share``: share of the volume in the largest
+        components of at least 50 mm3; ``largest_share``: share of the volume in the largest
         component (nan for an empty mask); ``lesion_slices``: axial slices with lesion;
         ``hemisphere``: "left" or "right" if more than 90 % of the voxels lie there, "both"
         otherwise, "" for an empty mask.
@@ -72,7 +72,7 @@ def _measure(scan: Scan) -> dict[str, object]:
         "session": scan.session,
         "site": scan.site,
         "volume_mm3": total * voxel,
-        "components": int((sizes >= SMALLEST).sum()),
+        "components": int((sizes * voxel >= SMALLEST).sum()),
         "largest_share": float(sizes.max() / total) if total else np.nan,
         "lesion_slices": int(lesion.voxels.any(axis=(0, 1)).sum()),
         "hemisphere": hemisphere(lesion.voxels, lesion.affine),
@@ -94,18 +94,16 @@ def hemisphere(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> str:
     Parameters
     ----------
     mask : ndarray of bool, (x, y, z)
-        In RAS orientation.
     affine : ndarray, (4, 4)
-        Voxels to mm; x = 0 is the midline.
+        Voxels to mm in RAS orientation; x = 0 is the midline.
     """
-    columns = mask.sum(axis=(1, 2))
-    total = int(columns.sum())
-    if not total:
+    voxels = np.argwhere(mask)
+    if not len(voxels):
         return ""
-    x = affine[0, 0] * np.arange(len(columns)) + affine[0, 3]  # mm, right is positive
-    if columns[x < 0].sum() > ONE_SIDED * total:
+    x = voxels @ affine[0, :3] + affine[0, 3]  # mm, right is positive
+    if (x < 0).mean() > ONE_SIDED:
         return "left"
-    return "right" if columns[x > 0].sum() > ONE_SIDED * total else "both"
+    return "right" if (x > 0).mean() > ONE_SIDED else "both"
 
 
 def compare_with_atlas(table: pd.DataFrame) -> pd.DataFrame:

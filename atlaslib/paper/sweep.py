@@ -19,7 +19,7 @@ from atlaslib.data.splits import TEST, split_cohort
 from atlaslib.evaluation.calibration import calibration_and_detection
 from atlaslib.evaluation.scoring import evaluate
 from atlaslib.evaluation.starter_code import original_scores
-from atlaslib.files import atomic_write, home, make_folder
+from atlaslib.files import DataError, atomic_write, home, make_folder, shipped
 from atlaslib.networks import forward_gflop
 from atlaslib.paper import protocol
 from atlaslib.paper.protocol import PLANS, Job
@@ -217,8 +217,20 @@ def run_all(
     ------
     TrainingError
         If a training fails; the rows of those that ended are kept.
+    DataError
+        If the folder is among those that come with the book and `root` is given, or holds tables
+        of other people.
     """
-    data = _generator() if root is None else _data_key(load_cohort(root).labelled)
+    cohort = None if root is None else load_cohort(root).labelled
+    data = _generator() if cohort is None else _data_key(cohort)
+    if cohort and folder.resolve().is_relative_to(shipped("results").resolve()):
+        text = "for synthetic people only, since its tables are published; choose another folder"
+        raise DataError(f"{folder}: {text}")
+    known = read_table(folder, "runs")
+    synthetic = cohort is None or cohort.synthetic
+    if len(known) and ((known.source == "synthetic cohort") != synthetic).any():
+        text = f"holds tables of other people ({known.source.iloc[0]}); choose another folder"
+        raise DataError(f"{folder}: {text}")
     make_folder(folder)
 
     def run(jobs: list[Job]) -> pd.DataFrame:

@@ -110,8 +110,9 @@ def _measure(recipe: Recipe, steps: int) -> tuple[float, float]:
     device = best_device()
     model = fast_layout(build_model(recipe.model, **recipe.model_options()), device).train()
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
-    x = torch.rand(recipe.batch_size, 1, *recipe.input_size(), device=device)
-    y = (x > 0.99).float()  # any target of this shape: only time and memory matter
+    channels = 1 + 2 * recipe.context_slices
+    x = torch.rand(recipe.batch_size, channels, *recipe.input_size(), device=device)
+    y = (x[:, :1] > 0.99).float()  # any target of this shape: only time and memory matter
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = [_step(model, optimiser, x, y) for _ in range(steps + 1)][1:]

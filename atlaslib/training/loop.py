@@ -216,8 +216,9 @@ def _train(folder: Path, session: TrainingSession, callbacks: Callbacks, tensorb
                     writer.add_scalar(name, row[name], epoch + 1)
             for callback in callbacks if context.is_main else ():
                 callback(dict(row))
+    ended = state.ended()  # all processes take part in this
     if context.is_main:
-        state.finish(_provenance(session) | {"ended": state.ended()})
+        state.finish(_provenance(session) | {"ended": ended})
 
 
 def _validate(session: TrainingSession, context: DistributedContext) -> dict[str, float]:

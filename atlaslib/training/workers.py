@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import joblib
 import torch
+from filelock import FileLock, Timeout
 
-from atlaslib.files import DataError, one_line
+from atlaslib.files import DataError, home, make_folder, one_line
 
 
 def run_parallel(
@@ -18,8 +21,9 @@ def run_parallel(
 ) -> Iterator[Any]:
     """Call a function with each of several tuples of arguments; yield results as they come.
 
-    Each call is made in a process of its own: one on every GPU or, where there is none, one of a
-    single thread on every core. An error in any of them ends the others.
+    The calls are made in other processes: one at a time on every GPU or, without a GPU, on every
+    core, with a single thread. If there is only one, they are made in this process. An error in
+    any of them ends the others.
 
     Parameters
     ----------
@@ -37,7 +41,7 @@ def run_parallel(
     DataError
         If the scheduler cannot be reached, or its workers have several threads.
     """
-    calls = [joblib.delayed(_call)(function, job, number) for number, job in enumerate(jobs)]
+    calls = [joblib.delayed(_call)(function, job) for job in jobs]
     count = torch.cuda.device_count() or joblib.cpu_count()
     with _backend(scheduler):
         work = joblib.Parallel(
@@ -49,13 +53,32 @@ def run_parallel(
         yield from work(calls)
 
 
-def _call(function: Callable[..., Any], job: tuple[Any, ...], number: int) -> Any:
+def _call(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:
     """In a worker process: one call, on one GPU or one core."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())
-    else:
+    if not torch.cuda.is_available():
         torch.set_num_threads(1)
-    return function(*job)
+        return function(*job)
+    with _free_gpu() as gpu:
+        torch.cuda.set_device(gpu)
+        return function(*job)
+
+
+@contextlib.contextmanager
+def _free_gpu() -> Iterator[int]:
+    """A GPU that no other worker on this machine is using; waits for one."""
+    folder = home() / "gpus"
+    make_folder(folder)
+    for gpu in itertools.cycle(range(torch.cuda.device_count())):
+        lock = FileLock(folder / f"{socket.gethostname()}-{gpu}.lock")  # machines may share files
+        try:
+            lock.acquire(timeout=0.1)
+        except Timeout:
+            continue
+        try:
+            yield gpu
+        finally:
+            lock.release()
+        return
 
 
 def _backend(scheduler: str) -> AbstractContextManager[Any]:

@@ -146,7 +146,7 @@ def test_a_damaged_json_file_of_a_registered_scan_is_one_line(tree, known, tmp_p
 
 
 def test_a_cohort_in_mni_space_is_refused(cohort, tmp_path):
-    with pytest.raises(atlaslib.DataError, match="in MNI space already"):
+    with pytest.raises(atlaslib.DataError, match="is in MNI space already"):
         register_cohort(cohort, tmp_path / "out")
     assert nib.load(cohort[0].t1).shape == (197, 233, 189)
 

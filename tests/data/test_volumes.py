@@ -171,7 +171,9 @@ def test_two_placements_that_disagree_are_noticed(tmp_path):
     image.set_sform(np.eye(4), 1)
     moved = np.eye(4)
     moved[0, 3] = 5
-    for qform, agree in ((np.eye(4), True), (moved, False)):
+    swapped = np.eye(4)[[1, 0, 2, 3]]  # the first and the last voxel stay almost where they are
+    swapped[2, 2] = -1
+    for qform, agree in ((np.eye(4), True), (moved, False), (swapped, False)):
         image.set_qform(qform, 1)
         image.to_filename(tmp_path / "scan.nii")
         assert read_image(tmp_path / "scan.nii", "native").consistent is agree

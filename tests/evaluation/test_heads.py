@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,6 +107,15 @@ def test_only_images_are_heads_and_the_folder_may_be_below_home(
     cohort, healthy, about = open_heads("~/heads")
     assert (len(cohort), list(about.name)) == (2, ["anna"])
     assert [path.name for path in healthy] == ["Site2.nii", "anna.nii.gz"]
+
+
+def test_a_healthy_head_off_the_grid_is_one_line(heads_folder, tmp_path):
+    folder = shutil.copytree(heads_folder, tmp_path / "heads")
+    image = nib.load(folder / "healthy" / "anna.nii.gz")
+    nib.save(image.slicer[1:], folder / "healthy" / "anna.nii.gz")
+    with pytest.raises(DataError, match="anna.nii.gz: ") as error:
+        score_heads({"zero": Predictor(Zero(0.1), recipe("zero", "smoke"))}, folder)
+    assert "\n" not in str(error.value)
 
 
 def test_a_folder_without_scans_is_one_line(tmp_path):

@@ -75,7 +75,7 @@ def test_the_design_is_recognised():
     assert mean_interval(own, "dice") == folds(values.mean(1))
     with pytest.raises(ValueError, match="neither does every seed"):
         mean_interval(scores(values).iloc[:-1], "dice")
-    with pytest.raises(ValueError, match="two of either"):
+    with pytest.raises(ValueError, match="at least two of each"):
         mean_interval(scores(values[:1]), "dice")
 
 
@@ -152,6 +152,19 @@ def test_several_trainings_are_compared_by_seeds_and_people():
     found = compare(first, first.assign(dice=0.0), level=0.9)
     assert found[:3] == pytest.approx(crossed(values, 0.9))
     assert (found.subjects, found.seeds) == (20, 6)
+
+
+def test_scans_without_a_score_do_not_count():
+    rng = np.random.default_rng(7)
+    first, second = table(rng.random(FEWEST + 2)), table(rng.random(FEWEST + 2))
+    first.loc[0, "dice"] = second.loc[1, "dice"] = np.nan
+    found, rest = compare(first, second), compare(first.iloc[2:], second.iloc[2:])
+    assert found.subjects == FEWEST
+    assert found[:3] == pytest.approx(rest[:3])
+    share, rest = (compare(a, b, relative=True) for a, b in
+                   ((first, second), (first.iloc[2:], second.iloc[2:])))  # fmt: skip
+    assert share[:3] == pytest.approx(rest[:3])
+    assert np.isnan(compare(first.iloc[3:], second.iloc[3:]).low)
 
 
 def test_few_subjects_have_no_interval_and_other_scans_are_refused():

@@ -63,6 +63,20 @@ def test_lesion_table_agrees_with_counts_by_hand(cohort):
     np.testing.assert_allclose(table["largest_share"], [1064 / 1091, 1000 / 1500, 1, np.nan])
 
 
+def test_the_hemisphere_of_a_head_that_is_turned():
+    turned = np.eye(4)
+    turned[0] = 0.8, 0, 0.6, -50  # x in mm grows along two of the voxels' axes
+    mask = np.zeros((60, 4, 60), bool)
+    mask[10:20, :, 10:20] = True
+    assert hemisphere(mask, turned) == "left"
+    mask[:] = False
+    mask[10:20, :, -10:] = True
+    assert hemisphere(mask, turned) == "left"
+    mask[:] = False
+    mask[-10:, :, -10:] = True
+    assert hemisphere(mask, turned) == "right"
+
+
 def test_hemisphere_follows_the_affine_and_needs_a_90_percent_majority():
     mask = np.zeros((11, 3, 3), bool)
     mask[:3] = True  # 27 voxels

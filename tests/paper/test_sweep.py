@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from atlaslib.files import DataError, shipped
 from atlaslib.paper import protocol, sweep
 from atlaslib.paper.protocol import Choice
 from atlaslib.paper.sweep import add_rows, missing, outdated, read_table
@@ -107,6 +108,7 @@ def test_a_sweep_runs_the_pilot_first_and_goes_on_after_an_interruption(tmp_path
         if began.count("zero") == 1 and job.arm == "zero":
             raise TrainingError("no number")
         row = {"recipe": job.recipe.key(), "engine": ENGINE, "data": sweep._generator()}
+        row["source"] = "synthetic cohort"
         dice = {"validation_dice": [job.recipe.learning_rate * job.recipe.epochs]}
         return job, {"runs": pd.DataFrame([row]), "history": pd.DataFrame(dice)}
 
@@ -129,6 +131,18 @@ def test_a_sweep_runs_the_pilot_first_and_goes_on_after_an_interruption(tmp_path
     assert choice.rates == dict.fromkeys(protocol.ENCODERS, 0.002)
     expected = {(job.arm, job.seed) for job in protocol.jobs("smoke", choice)}
     assert expected <= set(zip(runs.arm, runs.seed, strict=True))
+
+
+def test_rows_of_real_people_get_into_no_table_of_synthetic_ones(cohort, tables, tmp_path):
+    with pytest.raises(DataError, match="synthetic people only.*another folder"):
+        sweep.run_all("smoke", shipped("results") / "smoke", cohort.root, progress=False)
+    made = tables["baseline"]["runs"].assign(source="synthetic cohort")
+    add_rows(tmp_path, JOBS["baseline", 1], {"runs": made})
+    with pytest.raises(DataError, match="tables of other people .synthetic cohort."):
+        sweep.run_all("smoke", tmp_path, cohort.root, progress=False)
+    add_rows(tmp_path, JOBS["baseline", 1], {"runs": made.assign(source="ATLAS R1.1")})
+    with pytest.raises(DataError, match="tables of other people .ATLAS R1.1."):
+        sweep.run_all("smoke", tmp_path, progress=False)
 
 
 def test_real_data_are_run_in_folds(cohort, monkeypatch):

@@ -45,6 +45,14 @@ def test_memory_is_linear_in_the_batch_size():
     assert memory[0] > 0
 
 
+def test_neighbouring_slices_cost_memory_too():
+    alone, neighbours = (
+        step_cost(recipe("residual_unet", "smoke", width=2, context_slices=n), steps=1)
+        for n in (0, 2)
+    )
+    assert neighbours["memory_mb"] > alone["memory_mb"]
+
+
 def test_time_is_given_per_step_and_per_slice():
     cost = step_cost(SMALL, steps=1)
     assert cost["seconds"] > 0

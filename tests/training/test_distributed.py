@@ -31,10 +31,11 @@ SCRIPT = """
 import sys, torch, atlaslib
 from atlaslib.__main__ import main
 torch.set_num_threads(1)
-cohort, out, *command = sys.argv[1:]
-chosen = atlaslib.recipe("resnet", "smoke", width=2, epochs=1)
+folder, out, *command = sys.argv[1:]
+chosen = atlaslib.recipe("resnet", "smoke", width=2, epochs=2)
 for _ in range(2):  # the second time it is finished, and only read
-    atlaslib.train(chosen, atlaslib.load_cohort(cohort), out=out, progress=False)
+    cohort = atlaslib.load_cohort(folder)
+    atlaslib.train(chosen, cohort, out=out, progress=False, max_minutes=1e-6)  # a single epoch
 sys.exit(main(command))
 """
 
@@ -75,6 +76,7 @@ def test_all_processes_validate_the_same_model(cohort, trained):
     """Processes see different slices, so their batch normalisation has different running means; the
     scores are nevertheless those of the weights that are kept."""
     run = load_run(trained[0] / "resnet")
+    assert run.provenance["ended"] == "max_minutes"
     validation = cohort.split(seed=run.recipe.split_seed)[1]
     found = evaluate(run, validation, progress=False)
     assert found.loss.mean() == pytest.approx(run.history.validation_loss[0], abs=1e-5)

@@ -36,13 +36,22 @@ def test_an_error_in_a_worker_arrives_as_it_is():
         list(run_parallel(fail_on, [(0,), (1,)]))
 
 
-def test_gpus_are_taken_in_turn(monkeypatch):
+def test_a_call_takes_a_gpu_that_no_other_uses(monkeypatch):
     taken = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    assert [workers._call(abs, (-number,), number) for number in range(3)] == [0, 1, 2]
-    assert taken == [0, 1, 0]
+
+    def within(depth: int) -> int:
+        """Call again while the first call goes on."""
+        return 1 + workers._call(within, (depth - 1,)) if depth else 0
+
+    assert workers._call(within, (1,)) == 1
+    assert taken == [0, 1]
+    with pytest.raises(DataError, match="scan 1 is damaged"):
+        workers._call(fail_on, (1,))
+    assert workers._call(abs, (-3,)) == 3
+    assert taken == [0, 1, 0, 0]
 
 
 def test_a_scheduler_that_does_not_answer_is_one_line():

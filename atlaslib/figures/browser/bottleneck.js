@@ -156,7 +156,7 @@
       showMap(maps.back, shown.map);
       board.show(state.scores, state.scan.scores);
       const best = state.scan.best[state.target];
-            const words = [
+      const words = [
         [atlaslib.dice(own.mask, target()), dice(), best].map((value) => digits(value)),
         [own.mask, shown.mask].map((mask) => digits(area(mask), 1) + " cm²"),
       ];

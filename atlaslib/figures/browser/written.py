@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,20 @@ OPERATIONS = frozenset(
         "cat", "pad", "slice", "flatten", "unflatten",
     }
 )  # fmt: skip
+
+# what network.js takes for granted about an operation's arguments
+_ASSUMED: dict[str, Callable[..., bool]] = {
+    # neither dilation nor groups, nor padding "same"
+    "conv2d": lambda *args: len(args) <= 5 and not any(isinstance(each, str) for each in args),
+    "conv_transpose2d": lambda *args: len(args) <= 3,  # stride 1, no padding
+    "max_pool2d": lambda *args: len(args) <= 3,
+    "avg_pool2d": lambda *args: len(args) <= 5 and (len(args) < 4 or not any(args[3])),
+    "adaptive_avg_pool2d": lambda _, shape: list(shape) == [1, 1],
+    "upsample_bilinear2d": lambda _, shape, corners, *factors: not corners,
+    "slice": lambda *args: len(args) <= 4,
+    "pad": lambda _, widths, *mode: not mode and not any(widths[:4]),
+    "cat": lambda _, dimension=0: dimension == 1,
+}
 
 
 def trace(network: nn.Module, recipe: Recipe) -> torch.export.ExportedProgram:
@@ -124,6 +139,8 @@ def _step(node: torch.fx.Node) -> list[Any]:
     operation = str(node.target).split(".")[1]
     if operation not in OPERATIONS or node.kwargs:
         raise ValueError(f"{node.target}: network.js has no such operation")
+    if not _ASSUMED.get(operation, lambda *_: True)(*node.args):
+        raise ValueError(f"{node.target}: network.js does not do what its arguments ask for")
     return [operation, node.name, _plain(node.args)]
 
 

@@ -115,6 +115,27 @@ def test_every_operation_is_there(page: Any) -> None:
     assert set(page.evaluate("Object.keys(atlaslib.OPERATIONS)")) == OPERATIONS
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(1, 1, 3, dilation=2),
+        nn.Conv2d(2, 2, 3, groups=2),
+        nn.Conv2d(1, 1, 3, padding="same"),
+        nn.ConvTranspose2d(1, 1, 2, stride=2),
+        nn.MaxPool2d(3, 2, padding=1),
+        nn.AvgPool2d(3, 2, padding=1),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+        nn.ZeroPad2d(1),
+    ],
+    ids=str,
+)
+def test_arguments_that_the_browser_would_ignore_are_refused(layer: nn.Module) -> None:
+    first = nn.Conv2d(1, getattr(layer, "in_channels", 1), 1)
+    with pytest.raises(ValueError, match=r"network\.js does not do what its arguments ask for"):
+        written_network(nn.Sequential(first, layer).eval(), atlaslib.recipe("baseline", "smoke"))
+
+
 def test_an_operation_that_is_missing_is_named() -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Softplus())
     with pytest.raises(ValueError, match=r"softplus.*network\.js has no such operation"):
