@@ -26,7 +26,7 @@ help: ## list the targets
 book: $(VENV)/book.stamp ## set up, make the data, run the chapters, render _build/html/index.html
 	@$(RUN) book/build.py --profile "$$PROFILE" --data "$$DATA"
 
-test: $(VENV)/test.stamp ## set up and run every check: style, types, imports, tests, notebooks, wheel
+test: $(VENV)/test.stamp ## set up and check: style, types, imports, tests, notebooks, wheel
 	@$(TIMED); $(MAKE) --no-print-directory lint unit notebooks && took "Every check passed in"
 
 claims: $(VENV)/test.stamp ## run the trainings of data/results/protocol.md that are missing (hours)

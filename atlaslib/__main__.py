@@ -123,7 +123,10 @@ def _parser() -> argparse.ArgumentParser:
     register.add_argument("out", metavar="OUT", type=Path)
     register.add_argument("--workers", type=_positive, metavar="N", help="default: all processors")
     register.add_argument(
-        "--choose", default="", metavar="TEXT", help="of several T1w: part of the name, as run-2"
+        "--choose",
+        default="",
+        metavar="TEXT",
+        help="of several T1w images of a session: part of its name, such as run-2",
     )
     register.set_defaults(run=commands.register)
 
@@ -149,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_whole_head(evaluate)
     evaluate.set_defaults(run=commands.evaluate)
 
-    score = verbs.add_parser("score", help="compare masks that any program wrote with the truth")
+    score = verbs.add_parser("score", help="score masks of any program against the true ones")
     score.add_argument("masks", metavar="MASKS", type=Path)
     score.add_argument("--data", type=Path, required=True, metavar="DIR")
     score.add_argument("--csv", type=Path, required=True, metavar="FILE")
@@ -164,16 +167,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_scheduler(crossval)
     crossval.set_defaults(run=commands.crossval)
 
-    claims = verbs.add_parser("claims", help="re-test every claim of the paper; resumable")
+    claims = verbs.add_parser(
+        "claims", help="run the protocol's trainings and judge the claims; resumable"
+    )
     _add_cohort(claims)
-    claims.add_argument("--out", type=Path, metavar="DIR", help="where the tables are")
+    claims.add_argument("--out", type=Path, metavar="DIR", help="tables are written to DIR/PROFILE")
     _add_scheduler(claims)
     claims.set_defaults(run=commands.claims)
 
     study = verbs.add_parser("study", help="search the ResNet's units and last layer; resumable")
     _add_cohort(study)
     study.add_argument(
-        "--trials", type=_positive, default=20, metavar="N", help="further trials to run"
+        "--trials", type=_positive, default=20, metavar="N", help="additional trials"
     )
     study.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the table")
     _add_scheduler(study)
@@ -206,7 +211,7 @@ def _add_whole_head(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--whole-head",
         action="store_true",
-        help="also mark lesions outside the brain; default: up to 4 mm around the template's",
+        help="mark lesions anywhere; default: within 4 mm of the template's brain",
     )
 
 
@@ -216,7 +221,12 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
     )
     _add_profile(command)
     command.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes"
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        dest="changes",
+        help="change a field of the recipe; may be repeated",
     )
 
 

@@ -98,7 +98,8 @@ class Recipe:
         0.15, "share of subjects (scans) to validate on, and as many to test"
     )
     folds: Annotated[int, Ge(2), Le(100)] | None = setting(
-        None, "of subjects, of which number split_seed is tested; none: one random split"
+        None,
+        "of subjects, of which split_seed tells the one to test; none: one random split",
     )
     window: bool = setting(False, "crop slices to the 184 x 152 pixels around the brain")
     downsample: Annotated[int, Ge(1), Le(16)] = setting(1, "factor by which sizes are reduced")
@@ -121,13 +122,15 @@ class Recipe:
     learning_rate: Rate = setting(0.001, "of Adam (sections 4.1, 5.3)")
     decay: bool = setting(False, "linear learning-rate decay to 0 over the run; our choice")
     batch_size: Count = setting(100, "of a step (sections 4.1, 5.3)", "slices")
-    micro_batch: Count | None = setting(None, "at once: gradients accumulate; none: all", "slices")
+    micro_batch: Count | None = setting(
+        None, "per forward pass: gradients accumulate; none: the whole batch", "slices"
+    )
     clip_norm: Positive = setting(5.0, "largest gradient norm (code)")
     epochs: Annotated[int, Ge(0), Le(100_000)] = setting(
         40, "passes over the training slices; our choice: the paper gives none", "epochs"
     )
     patience: Count | None = setting(
-        None, "without improvement until early stopping; none: no early stopping", "epochs"
+        None, "without improvement, then training stops; none: no early stopping", "epochs"
     )
 
     def __post_init__(self) -> None:

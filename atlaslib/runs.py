@@ -62,7 +62,7 @@ class Provenance(TypedDict):
     threads: int
     peak_memory_mb: float
     seconds: float
-    ended: NotRequired[str]  # since some version of the engine 2
+    ended: NotRequired[str]  # absent from runs made early in engine 2
     packages: dict[str, str]
     split: SplitNames
     signature: list[float]  # of logits of fixed noise
@@ -196,6 +196,10 @@ def load_run(folder: str | os.PathLike[str], model: CustomModel | None = None) -
     model : torch.nn.Module or function that makes one, optional
         Your own, if the run trained one. It stays as it is: a copy gets the weights.
 
+    Returns
+    -------
+    Run
+
     Raises
     ------
     DataError
@@ -223,7 +227,8 @@ def load_run(folder: str | os.PathLike[str], model: CustomModel | None = None) -
     own = custom.split(", ")[0] == "model"
     if own != (model is not None):
         trained = "a network of your own" if own else f"the model {recipe.model!r}"
-        raise DataError(f"{folder}: trained {trained}; load_run(folder, model) is for your own")
+        text = "load_run(folder, model) reads it" if own else "load_run(folder) reads it"
+        raise DataError(f"{folder}: trained {trained}; {text}")
     return Run(folder, recipe, history, dict(provenance), digests["weights.safetensors"], model)
 
 

@@ -18,7 +18,7 @@ OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 @contextlib.contextmanager
 def chromium() -> Iterator[Any]:
     """A browser without a network; the test is skipped if there is none."""
-    api = pytest.importorskip("playwright.sync_api")
+    api = pytest.importorskip("playwright.sync_api", reason="drives the browser")
     with api.sync_playwright() as playwright:
         found = next(filter(None, map(shutil.which, NAMES)), None)
         path = Path(found or playwright.chromium.executable_path)

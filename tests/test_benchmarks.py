@@ -153,7 +153,7 @@ def test_monai_delivers_our_slices(
     """Every mask exactly once, from files of either orientation, in the first epoch (without
     workers) and the second (with two); images up to their scale, as MONAI clips more of it.
     """
-    pytest.importorskip("monai")
+    pytest.importorskip("monai", reason="one of the readers compared")
     epoch = getattr(data, reader)(pair, tmp_path)
     for workers in (0, 2):
         found = collected(epoch, workers)
@@ -165,7 +165,7 @@ def test_torchio_delivers_our_slices(
     data: ModuleType, ours: dict[bytes, torch.Tensor], pair: atlaslib.Cohort, tmp_path: Path
 ) -> None:
     """Every mask exactly once; images up to their scale."""
-    pytest.importorskip("torchio")
+    pytest.importorskip("torchio", reason="the reader compared")
     found = collected(data.torchio(pair, tmp_path))
     assert found.keys() == ours.keys()
     assert all(same_picture(ours[key], found[key]) for key in list(ours)[::20])
@@ -240,7 +240,7 @@ def test_the_best_affine_map_of_a_bent_head_is_found() -> None:
 def test_registrations_are_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("ants")
+    pytest.importorskip("ants", reason="registration needs the extra [native]")
     monkeypatch.setenv("ATLASLIB_HOME", str(tmp_path))
     registration = script("registration")
     call = ["--people", "2", "--workers", "2", "--out", str(tmp_path / "table.csv")]

@@ -296,6 +296,9 @@ def test_the_wheel_is_complete_and_requires_what_it_imports(source: Path, tmp_pa
     path = [str(installed), *(place for place in sys.path if place.endswith("-packages"))]
     assert_complete([sys.executable, "-S"], installed, PYTHONPATH=os.pathsep.join(path))
     (metadata,) = importlib.metadata.distributions(name="atlaslib", path=[str(installed)])
+    licences = " ".join(path.read_text() for path in metadata.files if "licenses" in path.parts)
+    for notice in ("MIT License", "BSD 2-Clause License", "Louis Collins"):
+        assert notice in licences
     required = [Requirement(text) for text in metadata.requires or ()]
     declared = {canonicalize_name(each.name) for each in required if not each.marker}
     owners = importlib.metadata.packages_distributions()

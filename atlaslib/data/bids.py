@@ -106,8 +106,8 @@ def find_scans(
       ``Sources``), or in its own name (``sub-01_T2w_desc-lesion_mask``); otherwise to the T1w image
       of its session. An image of another subject, or a T1w that is derived or left out, is a fault.
     - **A mask drawn on another image than a T1w** (a T2w, say) goes with the person's T1w image of
-      the nearest session, by the number in the session's name, the earlier of two that are equally
-      near. The scan's ``drawn_on`` is that other image.
+      the nearest session by the number in its name, the earlier of two equally near. The scan's
+      ``drawn_on`` is that other image.
     - **Of several T1w images of a session** (runs, acquisitions), one is taken: one that a mask
       names; else one whose name contains `choose`; else the first by name, numbers compared as
       numbers. The others are left out, with a warning.

@@ -188,8 +188,8 @@ class Cohort(Sequence[Scan]):
     def folds(self, count: int, seed: int = 0, by: str = "subject") -> list[Cohort]:
         """Divide the labelled scans into folds, balanced by the volume of the lesions.
 
-        Of every `count` subjects that follow one another in lesion volume, each goes to another
-        fold at random. Reads the masks.
+        Subjects are sorted by lesion volume; of every `count` in a row, each goes to another fold
+        at random. Reads the masks.
 
         Parameters
         ----------

@@ -35,7 +35,7 @@ _STEPS = np.array([10, 10, 10, 0.1, 0.1, 0.1, 0.08])  # of the search, likewise
 
 
 def place_map(parameters: Floats) -> Floats:
-    """Where the brain's centre lies (mm), three rotations (radians), the scale's logarithm."""
+    """MNI to image, from the brain's centre (mm), three rotations (radians), the scale's log."""
     cosines, sines = np.cos(parameters[3:6]), np.sin(parameters[3:6])
     linear = np.eye(3) * np.exp(parameters[6])
     for axis in range(3):

@@ -52,11 +52,12 @@ def register(image: Image) -> Registration:
     """Find a head in an image and align it with the MNI152 template.
 
     A coarse search looks for the brain from 270 starts: around the centre of the head, below its
-    top and at the header's origin, tilted and scaled. The best go on by themselves at 4 mm; ANTs
-    then refines the best of them at 2 mm, twice: once from a smaller one, since a scalp looks much
-    like the edge of a larger brain. All compare images only in the template's brain and 4 mm around
-    it, so that neither scalp, neck and face nor their absence matters, and by measures that do not
-    depend on the contrast. Takes 8 to 20 seconds of one processor.
+    top and at the header's origin, tilted and scaled. The best are optimised one by one at 4 mm;
+    ANTs then refines the best result at 2 mm twice: from itself and from a smaller copy of it,
+    since a scalp looks much like the edge of a larger brain. All compare images only in the
+    template's brain and 4 mm around it, so that neither scalp, neck and face nor their absence
+    matters, and by measures that do not depend on the contrast. Takes 8 to 20 seconds of one
+    processor.
 
     Parameters
     ----------
@@ -141,9 +142,9 @@ def check_registration(found: Registration, name: str) -> None:
     **The thresholds** were chosen on synthetic people whose anatomy, like a real person's, differs
     from the template's by several mm, with a look at three real heads. They were then judged by 40
     other people (``data/results/registration.csv``, ``benchmarks/registration.py``): 39 were
-    accepted, of which none was off by more than 4 mm; so were the real heads. Of these maps moved
-    by 10 mm or turned by 20 degrees, none was accepted; scaled by 15 %, one of 92. **What is wrong
-    by 5 mm or 10 degrees is mostly not refused**, and shows in a picture only
+    accepted, of which none was off by more than 4 mm; so were the real heads. When these maps were
+    shifted by 10 mm or rotated by 20 degrees, none was accepted; scaled by 15 %, one of 92. **What
+    is wrong by 5 mm or 10 degrees is mostly not refused**, and shows only in a picture
     (:func:`atlaslib.figures.native.plot_outlines`).
 
     Nothing here tells a CT from a T1, since fluid is dark in both: :func:`register` refuses a CT by

@@ -140,7 +140,7 @@ def make_folds(cohort: Cohort, count: int, seed: int = 0, by: str = "subject") -
 
 
 def _without(cohort: Cohort, other: Cohort) -> Cohort:
-    """The scans of a cohort of whose subjects another one has none."""
+    """The scans of a cohort whose subjects are not in another one."""
     left_out = set(other.subjects)
     return cohort.only([scan for scan in cohort if scan.subject not in left_out])
 

@@ -99,7 +99,7 @@ def values_at(voxels: Floats, affine: Floats, found: Floats, places: Floats) -> 
 
 
 def described(found: Floats, voxels: Floats, affine: Floats) -> Registration:
-    """How good a registration is: blurred by 2 mm, where tissue counts more than noise."""
+    """How good a registration is, at 2 mm of blur, so that tissue counts more than noise."""
     smooth = ndimage.gaussian_filter(voxels, 1.0)
 
     def judged(margin: float, judge: Callable[[Floats, Any, Floats], float]) -> float:

@@ -1,4 +1,4 @@
-"""Segment many scans: a mask of each, and one table that tells what is done.
+"""Segment many scans: a mask for each, and one table that records what has been done.
 
 A scan is done if its row in the table has the digests of the scan, the networks and the mask that
 are there now. A row is written before its mask, so a mask without a row is somebody else's: it is
@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
@@ -27,7 +26,8 @@ from atlaslib.data.bids import PREDICTED, RELEASE
 from atlaslib.data.cohort import Cohort
 from atlaslib.data.derivatives import derivative_path, describe, sidecar_path
 from atlaslib.data.releases import load_cohort, other_images
-from atlaslib.data.volumes import ORIGIN, read_t1
+from atlaslib.data.template import MNI_AFFINE
+from atlaslib.data.volumes import read_t1
 from atlaslib.evaluation.inference import Member, load_members
 from atlaslib.evaluation.lesions import SMALLEST, component_sizes, hemisphere
 from atlaslib.evaluation.prediction import Prediction, doubts, segment
@@ -52,7 +52,6 @@ TABLE = "volumes.csv"
 COLUMNS = ["file", "mask", "space", "similarity", "predicted_ml", "lesions", "side", "warnings",
            "error", "input_sha256", "networks_sha256", "mask_sha256"]  # fmt: skip
 _NO_T1 = re.compile("mask|lesion|label|seg", re.IGNORECASE)  # in the name of a file in a folder
-_MNI = nib.affines.from_matvec(np.eye(3), ORIGIN)
 _DERIVATIVE = "space-T1w_desc-lesion_mask"  # the mask of a scan of a BIDS folder
 
 Row = dict[str, str]
@@ -113,8 +112,7 @@ def predict_files(
     DataError
         If an input does not exist, two would have the same mask or there are none; if the table is
         not of this kind, or it or the folder cannot be written; if the folder holds another BIDS
-        dataset. What is wrong with a single scan is
-        not raised, but its ``error``.
+        dataset. A problem with a single scan is not raised, but recorded as its ``error``.
     ValueError
         As :func:`atlaslib.predict`.
     """
@@ -237,7 +235,7 @@ def _described(prediction: Prediction) -> Row:
     t1, found = prediction.t1, prediction.registration
     volumes = component_sizes(prediction.lesion) * abs(np.linalg.det(t1.affine[:3, :3]))
     # by the grid on which the networks see the head, not by an origin that may be wrong
-    place = _MNI if found is None else np.linalg.inv(found.affine) @ t1.affine
+    place = MNI_AFFINE if found is None else np.linalg.inv(found.affine) @ t1.affine
     return {
         "space": "MNI" if found is None else "native",
         "similarity": "" if found is None else f"{found.similarity:.2f}",

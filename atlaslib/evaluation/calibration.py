@@ -21,9 +21,9 @@ def calibration_and_detection(run: Networks, cohort: Cohort) -> tuple[pd.DataFra
     Returns
     -------
     calibration : DataFrame
-        How far predicted probabilities are the observed shares of lesion. One row per bin of width
-        0.1: low, high, voxels, predicted (the mean probability in the bin), observed (the share of
-        its voxels that are lesion).
+        How well predicted probabilities match the observed share of lesion. One row per bin of
+        width 0.1: low, high, voxels, predicted (the mean probability in the bin), observed (the
+        share of its voxels that are lesion).
     detection : DataFrame
         The 26-connected components of at least 50 voxels of the true and the predicted masks:
         subject, session, of ("truth" or "prediction"), volume_ml, overlap (the share of its voxels

@@ -163,12 +163,12 @@ def contrast(
     Raises
     ------
     ValueError
-        If the arms have no seed in common or were tested on different people, or if the table has
-        these people by known and by unseen scanners.
+        If the arms have no seed in common or were tested on different people, or if the table mixes
+        known and unseen scanners.
     """
     parts = scans[scans.arm.isin(weights)]
     if "people" in parts and parts.people.nunique() > 1:
-        raise ValueError(f"scans of {' and '.join(parts.people.unique())} people in one table")
+        raise ValueError(f"the table mixes {' and '.join(parts.people.unique())} scans")
     cells = parts.groupby(["arm", "seed", "subject"])[column].mean().unstack("arm")
     by_seed = cells.notna().groupby("seed").any().reindex(columns=list(weights), fill_value=False)
     cells = cells[cells.index.get_level_values("seed").isin(by_seed.index[by_seed.all(axis=1)])]

@@ -76,21 +76,13 @@ def dice_of_counts(both: np.ndarray, predicted: np.ndarray, true: np.ndarray) ->
         return 2 * both / (predicted + true)
 
 
-def mean_slice_dice(prediction: ArrayLike, target: ArrayLike) -> float:
-    """Mean of :func:`dice_per_slice` over the slices where it is defined.
+def mean_slice_dice(both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> float:
+    """Mean over the slices where Dice is defined, from voxel counts per slice, each (slices,).
 
     A slice without lesion scores 0 if it has any false positive, so in this mean a few wrong
     voxels there cost as much as a large lesion missed on another slice.
     """
-    return _mean(dice_per_slice(prediction, target))
-
-
-def mean_dice(both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> float:
-    """Like :func:`mean_slice_dice`, from the voxel counts of each slice."""
-    return _mean(dice_of_counts(both, predicted, true))
-
-
-def _mean(values: np.ndarray) -> float:
+    values = dice_of_counts(both, predicted, true)
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 

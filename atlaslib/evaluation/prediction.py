@@ -118,7 +118,7 @@ def predict(
 ) -> nib.Nifti1Image:
     """Segment a T1 in MNI space or in native space; warns of a doubtful header.
 
-    Whether the T1 is on the MNI grid is noticed. One that is not is registered, which needs the
+    A T1 that is not on the MNI grid is detected and registered first, which needs the
     extra ``[native]`` and takes 8 to 20 seconds of one processor.
 
     Parameters
@@ -141,7 +141,7 @@ def predict(
         If the file is unreadable, the registration fails, the image is not T1-weighted, or
         antspyx is needed and not installed.
     ValueError
-        If ``run`` is an empty list, or something in it can segment no scan; if one of several was
+        If ``run`` is an empty list, or anything but runs and predictors; if one of several runs was
         split by slice.
     """
     ensemble = load_members(run)  # refused before anything is read

@@ -29,8 +29,9 @@ def publish(run: Run, card: dict[str, Any], folder: Path | None = None) -> Path:
     ----------
     run : Run
     card : dict
-        What is to be known of the network: its data, its scores. To this are added what it is, what
-        it must not be used for, the run's provenance, its recipe and the digest of the weights.
+        What users should know about the network: its data, its scores. To this are added what it
+        is, what it must not be used for, the run's provenance, its recipe and the digest of the
+        weights.
     folder : path, optional
         None: ``data/weights`` in the repository.
 
@@ -106,7 +107,7 @@ def load_pretrained(name: str, folder: Path | None = None) -> Predictor:
     Parameters
     ----------
     name : str
-        A wrong one lists those that there are.
+        An unknown one raises an error that lists those that there are.
     folder : path, optional
         Folder of the weights and cards. None: those shipped with the library.
 

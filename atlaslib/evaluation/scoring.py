@@ -21,7 +21,7 @@ from atlaslib.evaluation.inference import (
     slices_per_pass,
 )
 from atlaslib.evaluation.mask_scores import check_metrics, mask_scores
-from atlaslib.evaluation.metrics import bootstrap_mean, dice_of, mean_dice, pooled_dice
+from atlaslib.evaluation.metrics import bootstrap_mean, dice_of, mean_slice_dice, pooled_dice
 from atlaslib.evaluation.native import evaluate_native
 from atlaslib.evaluation.predictor import Networks, Trained, members
 from atlaslib.files import DataError, expect
@@ -67,7 +67,7 @@ def scan_scores(found: np.ndarray, pos_weight: float) -> dict[str, float]:
     both, predicted, true, voxels, missed, wrong = found.sum(0, dtype=np.float64)
     return {
         "dice": dice_of(both, predicted, true),
-        "dice_per_slice": mean_dice(*found[:, :3].T),
+        "dice_per_slice": mean_slice_dice(*found[:, :3].T),
         "volume_ml": true * VOXEL_ML,
         "predicted_ml": predicted * VOXEL_ML,
         "intersection_ml": both * VOXEL_ML,
@@ -190,8 +190,8 @@ def evaluate(
     DataError
         If the cohort is empty, or a scan has no mask or cannot be read.
     ValueError
-        If ``run`` is none of these or an empty list; if one of several was split by slice, or if
-        further metrics are asked for of one that was.
+        If ``run`` is none of these or an empty list; if one of several runs was split by slice, or
+        if further metrics are asked for of one that was.
     """
     given = members(run)
     expect("cohort", cohort, Cohort)
@@ -219,7 +219,7 @@ def evaluate(
 
 
 def _parts(given: Sequence[Trained]) -> dict[str, str]:
-    """The part in which networks have a subject: the one that most helps to know it, if several."""
+    """Each subject's part of the split; if runs differ, the one that tells most."""
     by_slice = given[0].recipe.split in BY_SLICE  # every part has all subjects; "test" is scored
     found: dict[str, str] = {}
     for part in ("train", "validation", "test") if by_slice else ("test", "validation", "train"):
@@ -232,11 +232,22 @@ def _parts(given: Sequence[Trained]) -> dict[str, str]:
 def summary(tables: dict[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:
     """One row per model from the tables of :func:`evaluate`.
 
+    Parameters
+    ----------
+    tables : dict from a model's name to its table
+    seed : int
+        Of the bootstrap.
+
     Returns
     -------
     DataFrame
         model, scans, subjects, dice (mean per scan), low, high (95 % bootstrap interval over
         subjects), pooled_dice, loss, cross_entropy.
+
+    Raises
+    ------
+    ValueError
+        If a table has no losses, as one of scores in native space.
     """
     rows = []
     for name, table in tables.items():

@@ -66,7 +66,7 @@ def plot_factorial(table: pd.DataFrame, label: str = "Dice") -> Figure:
 
 
 def plot_lengths(table: pd.DataFrame) -> Figure:
-    """Validation Dice by the number of passes: a line of means for each arm, a dot a training.
+    """Validation Dice by the number of passes: a line for each arm's means, a dot per training.
 
     Parameters
     ----------

@@ -114,7 +114,7 @@ def plot_predictions(
     cases: Sequence[tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]],
     model: str = "prediction",
 ) -> Figure:
-    """Four pictures a case: slice, traced lesion, probability, and what the model marks.
+    """Four pictures per case: slice, traced lesion, probability, and what the model marks.
 
     Parameters
     ----------

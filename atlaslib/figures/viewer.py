@@ -164,7 +164,7 @@ def _with_switch(page: str, title: str) -> str:
     page = re.sub(r"data:image/png;base64,([\w+/=]+)", _smaller, page)
     slices = re.search(r'"numSlice": (\{[^}]*\})', page)
     if slices is None or not re.search(r"\bbrainsprite\(\s*\{", page):
-        raise RuntimeError("this version of nilearn writes another page: install another one")
+        raise RuntimeError("this version of nilearn is not supported: its page is made differently")
     page = page.replace(slices[1], "false", 1)  # its middle
     page = re.sub(r"\bbrainsprite\(\s*\{", "window.viewed = brainsprite({", page, count=1)
     page = page.replace("<body>", "<body>" + _HEAD.format(title=html.escape(title)), 1)

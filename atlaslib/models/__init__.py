@@ -3,9 +3,10 @@
 In: slices, (N, channels, H, W). Out: logits, (N, 1, H, W).
 May import: nothing of the library, so that a model can be read and used on its own.
 
-A model's options are named like the fields of a recipe. It takes ``channels`` if it can look at
-neighbouring slices and pads by itself if rows and columns must divide by more than 4. Training
-starts ``final_bias``, the number added to every logit, at the base rate if the model has one.
+A model's options are named like the fields of a recipe. It accepts ``channels`` if it can use
+neighbouring slices, and pads its own input if it needs rows and columns divisible by more than 4.
+If it has a ``final_bias``, the bias added to every logit, recipes with ``initial_prior`` start it
+at the base rate.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def layer_table(model: nn.Module, size: tuple[int, int] = (232, 196)) -> pd.Data
 
     Parameters
     ----------
-    model : torch.nn.Module
+    model : torch.nn.Module, on the CPU
     size : (rows, columns) of the input
 
     Returns

@@ -1,5 +1,6 @@
 """The claims of the 2018 report, and the experiments that test them.
 
-In: a cohort and a profile. Out: the tables in ``data/results/claims``, and a verdict on each claim.
+In: a cohort and a profile. Out: tables in a folder for each profile, such as
+``data/results/quick``, and a verdict on each claim.
 May import: training, evaluation, runs, synthetic, data, networks, recipes, models, files.
 """

@@ -15,8 +15,8 @@ from atlaslib.recipes import Recipe, Value, recipe
 
 MARGIN = 0.02  # in Dice: a length whose arms are all this close to the longest is long enough
 FOLDS = 6  # of a folder of real data
-PILOT = "pilot: "  # begins the arms of trainings that only choose rate and length
-COLLAPSED = 0.01  # a training whose mean Dice lies below
+PILOT = "pilot: "  # prefix of the arms that only serve to choose rate and length
+COLLAPSED = 0.01  # a training whose mean Dice is lower has collapsed
 
 #: Where the seeds of the synthetic cohorts begin: of the main trainings, the pilot, the test.
 MAIN_PEOPLE, PILOT_PEOPLE, TEST_PEOPLE = 200, 300, 400
@@ -94,7 +94,7 @@ class Choice(NamedTuple):
 
     rates: Mapping[str, float]  # learning rate by encoder
     passes: int
-    unsettled: tuple[str, ...]  # arms that still gain by the longest
+    unsettled: tuple[str, ...]  # arms that the longest still improves by more than MARGIN
 
 
 class Job(NamedTuple):
@@ -145,8 +145,7 @@ def arms(profile: str, choice: Choice) -> dict[str, tuple[Recipe, int]]:
         return _recipe(profile, encoder, decoder, rate, passes, **changes)
 
     def today(name: str) -> Recipe:
-        width = {"downsample": plan.downsample[0], "epochs": passes}
-        return recipe(name, profile, **width)
+        return recipe(name, profile, downsample=plan.downsample[0], epochs=passes)
 
     corners = {"baseline": ("6 convolutions", "U-Net"), "resnet": ("20 units", "vector")}
     plain = {f"{name}, plain loss": of(*parts, pos_weight=1.0) for name, parts in corners.items()}
@@ -184,7 +183,7 @@ def pilot_jobs(profile: str) -> list[Job]:
 
 
 def length_jobs(profile: str, rates: Mapping[str, float]) -> list[Job]:
-    """The pilot's trainings of other lengths, at the rates chosen."""
+    """The pilot's trainings at each length, at the rates chosen."""
     plan = PLANS[profile]
     return [
         _pilot_job(profile, encoder, decoder, rates[encoder], passes, seed)
@@ -229,7 +228,7 @@ def choose_rates(profile: str, history: pd.DataFrame) -> dict[str, float]:
 
 
 def tried_lengths(profile: str, history: pd.DataFrame, rates: Mapping[str, float]) -> pd.DataFrame:
-    """Validation Dice of the pilot's trainings of other lengths: arm, seed, passes, dice.
+    """Validation Dice of the pilot's trainings at each length: arm, seed, passes, dice.
 
     Parameters
     ----------

@@ -70,7 +70,7 @@ def open_study(path: Path, seed: int = 0) -> optuna.Study:
             direction="maximize",
             pruner=optuna.pruners.MedianPruner(_STARTUP_TRIALS),
         )
-    except Exception as error:  # whatever a line that Optuna did not write makes it stumble over
+    except Exception as error:  # a line that Optuna did not write can raise anything
         text = f"not a journal of trials ({type(error).__name__}: {error})"
         raise DataError(f"{path}: {text}; delete it to start again", "damaged") from None
     study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)

@@ -62,7 +62,7 @@ def make_cohort(
         The same seed and number of subjects give the same files, byte for byte, for any number
         of workers (with the same versions of the packages).
     workers : int, optional
-        Scans made in parallel; by default as many as there are processors, at most eight.
+        Scans made in parallel; by default one per available processor, at most eight.
     progress : bool, default=True
         Show a progress bar.
     shifted : bool, default=False
@@ -114,6 +114,18 @@ def open_cohort(data_dir: str | os.PathLike[str] = "", profile: str = "quick") -
         warning says how many could not be. Empty: the synthetic cohort, made on first use.
     profile : {"smoke", "quick", "colab", "paper"}
         Sets the number of synthetic subjects: 8, 100 or 220.
+
+    Returns
+    -------
+    Cohort
+        Scans with masks, in MNI space.
+
+    Raises
+    ------
+    DataError
+        As :func:`atlaslib.load_cohort`, and if no scan could be registered.
+    ValueError
+        If there is no such profile.
     """
     if str(data_dir):
         return _in_mni_space(load_cohort(data_dir).labelled)

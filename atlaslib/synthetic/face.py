@@ -26,7 +26,7 @@ LEVELS = {  # darkest and brightest intensity of each part; white matter is at a
     SOFT: (36, 78),
     FLUID: (8, 24),
 }
-_VAULT = 20  # mm from the brain within which its layers end, but for the muscle of the temples
+_VAULT = 20  # mm from the brain within which its layers end, except for the temporal muscle
 _MUSCLE = (0.4, 1.3)  # thinnest and thickest, as a share of the usual
 # part, centre and half-axes of an ellipsoid in mm; those off the midline are mirrored, and later
 # ones overwrite earlier ones

@@ -52,7 +52,7 @@ class Person:
 
 
 def draw_people(subjects: int, seed: int) -> list[Person]:
-    """Draw the cohort's subjects. Lesion volumes are stratified, so they depend on their number.
+    """Draw the cohort's subjects. Their lesion volumes are stratified, so they depend on the count.
 
     Names start with 9 and hold the seed, so that people of two cohorts never share one. They have
     eight digits (more from a seed of 1000 on), as no name of ATLAS has.

@@ -97,7 +97,7 @@ def _ringing(image: Float, axis: int, kept: float) -> Float:
 
 
 def _noise(rng: np.random.Generator, sigma: float, width: float) -> tuple[Float, Float]:
-    """Two tiles of noise, smooth over `width` voxels, whose sum has the deviation `sigma`.
+    """Two tiles of noise, smooth over `width` voxels, whose sum has the standard deviation `sigma`.
 
     A scan is resampled to the grid, which makes its noise smooth. The tiles' sizes differ, so that
     their sum does not repeat within a head. They are repeated along y and z, not yet along x.

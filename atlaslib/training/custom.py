@@ -72,6 +72,11 @@ class Custom:
         if self.split is not None and recipe.folds is not None:
             raise ValueError("split: the recipe has folds, which are a split already")
 
+    def known_by_name(self) -> list[str]:
+        """Which of the user's own things may change without making it another experiment."""
+        names = ("model", "loss", "sampler", "augment")
+        return [name for name in names if getattr(self, name) is not None]
+
     def describe(self) -> str:
         """What is the user's own, in words, for provenance and key; empty if nothing is.
 
@@ -97,7 +102,7 @@ class Custom:
         if isinstance(value, torch.Tensor):
             found = f"shape {tuple(value.shape)}"
             found += "" if value.requires_grad else " that does not depend on the logits"
-        raise ValueError(f"loss: expected a tensor without dimensions, got {found}")
+        raise ValueError(f"loss: expected a scalar tensor, without dimensions, got {found}")
 
     def augmented(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The user's augmentation, checked to keep shapes, types and device."""

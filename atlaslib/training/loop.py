@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def train(
 
     The same seed gives the same weights on the same kind of processor with the same number of
     threads (``torch.set_num_threads``), which the run's provenance records: sums that are split
-    otherwise are rounded otherwise.
+    differently are rounded differently.
 
     Under ``torchrun`` the processes share each batch (DistributedDataParallel) and the main process
     writes the files. The result is that of a single process up to rounding, except for what is
@@ -114,7 +115,7 @@ def train(
         of its ``augment``. Its random numbers should come from torch's own generator, whose state
         checkpoints save.
     max_minutes : float, optional
-        No epoch begins that would end later, if it took as long as the mean of those before it; the
+        No further epoch begins if, at the mean duration of those before it, it would end later; the
         first always does. The run is then finished, and ``provenance["ended"]`` says why.
     callbacks : sequence of functions
         Each is called in the main process with each new row of the history, after its checkpoint is
@@ -148,8 +149,12 @@ def train(
     if (own := custom.describe()) and out is None:
         raise ValueError(f"a run with something of your own ({own}) needs out=, its folder")
     folder = user_path(out) if out is not None else run_folder(recipe, cohort)
+    finished = is_finished(folder)
     with use_device(device):
         _train_in(folder, recipe, cohort, custom, callbacks, progress, tensorboard)
+    if finished and (named := custom.known_by_name()):
+        text = f"if you have changed your {' or '.join(named)} since, choose another folder"
+        warnings.warn(f"{folder}: read, because it was finished before; {text}", stacklevel=2)
     return load_run(folder, model)
 
 

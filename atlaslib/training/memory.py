@@ -26,7 +26,7 @@ def saved_for_backward(model: nn.Module, x: torch.Tensor) -> int:
     Parameters
     ----------
     model : torch.nn.Module in training mode
-    x : (N, 1, H, W) float32 on the model's device
+    x : (N, C, H, W) float32 on the model's device
     """
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     seen: dict[int, int] = {}

@@ -115,7 +115,7 @@ def test_a_share_is_as_uncertain_as_a_ratio():
 def test_contrasts_of_what_cannot_be_compared_are_refused():
     values = np.full((2, 3), 0.5)
     both = scores(values, "a").assign(people=["known", "unseen"] * 3)
-    with pytest.raises(ValueError, match="scans of known and unseen people in one table"):
+    with pytest.raises(ValueError, match="the table mixes known and unseen scans"):
         contrast(both, {"a": 1})
     table = pd.concat([scores(values, "a"), scores(values[:, :2], "b"), scores(values, "c", 5)])
     with pytest.raises(ValueError, match="not tested on the same people"):

@@ -51,8 +51,9 @@ def test_mean_by_slice_leaves_out_undefined_slices():
     p = np.array([[[1, 1]], [[0, 0]], [[1, 0]], [[0, 0]]])
     t = np.array([[[1, 1]], [[0, 0]], [[0, 0]], [[0, 1]]])
     np.testing.assert_array_equal(dice_per_slice(p, t), [1, np.nan, 0, 0])
-    assert mean_slice_dice(p, t) == pytest.approx(1 / 3)
-    assert math.isnan(mean_slice_dice(EMPTY[None], EMPTY[None]))
+    counts = [np.array(each) for each in ([2, 0, 0, 0], [2, 0, 1, 0], [2, 0, 0, 1])]
+    assert mean_slice_dice(*counts) == pytest.approx(1 / 3)
+    assert math.isnan(mean_slice_dice(*np.zeros((3, 1))))
 
 
 def test_pooled_is_dice_of_all_voxels():

@@ -20,7 +20,7 @@ from atlaslib.data.volumes import read_scan
 from atlaslib.evaluation.calibration import calibration_and_detection
 from atlaslib.evaluation.inference import probabilities
 from atlaslib.evaluation.mask_scores import mask_scores
-from atlaslib.evaluation.metrics import mean_slice_dice
+from atlaslib.evaluation.metrics import dice_per_slice
 from atlaslib.evaluation.scoring import scan_scores, slice_counts
 from atlaslib.models.zero import Zero
 
@@ -32,7 +32,7 @@ def test_scores_by_hand():
     row = scan_scores(slice_counts(logits, masks).numpy(), pos_weight=4.0)
     assert row["dice"] == pytest.approx(dice(logits > 0, masks))
     assert row["volume_ml"] == pytest.approx(masks.sum().item() / 1000)
-    assert row["dice_per_slice"] == pytest.approx(mean_slice_dice(logits > 0, masks))
+    assert row["dice_per_slice"] == pytest.approx(np.nanmean(dice_per_slice(logits > 0, masks)))
     target = masks.float()
     plain = F.binary_cross_entropy_with_logits(logits, target)
     heavy = F.binary_cross_entropy_with_logits(logits, target, pos_weight=torch.tensor(4.0))

@@ -114,7 +114,10 @@ def test_early_stopping_says_so(cohort, tmp_path):
     ("own", "says"),
     [
         ({"loss": 3}, "loss: expected a function, got int"),
-        ({"loss": lambda x, y: 1.0}, "loss: expected a tensor without dimensions, got float"),
+        (
+            {"loss": lambda x, y: 1.0},
+            "loss: expected a scalar tensor, without dimensions, got float",
+        ),
         ({"loss": lambda x, y: x}, r"got shape \(2, 1, 48, 40\)"),
         ({"loss": lambda x, y: y.sum()}, "does not depend on the logits"),
         ({"loss": lambda x, y: x.sum() / 0}, "loss: NaN or infinite before any training"),
@@ -161,6 +164,8 @@ def test_a_run_with_something_of_ones_own_needs_a_folder_and_no_other_run_shares
     one = recipe("baseline", "smoke", width=2, epochs=1)
     out = tmp_path / "run"
     train(one, cohort, out=out, progress=False, loss=weighted_cross_entropy)
+    with pytest.warns(UserWarning, match="if you have changed your loss since"):
+        train(one, cohort, out=out, progress=False, loss=weighted_cross_entropy)
     for own in ({}, {"loss": F.binary_cross_entropy_with_logits}, {"max_minutes": 5}):
         with pytest.raises(DataError, match="another recipe"):
             train(one, cohort, out=out, progress=False, **own)

@@ -72,7 +72,7 @@ def test_an_odd_network_is_one_line_and_leaves_no_folder(model, says, cohort, tm
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"zero"}))
 def test_every_network_of_the_library_is_tried_without_a_complaint(name):
     if name == "dynunet":
-        pytest.importorskip("monai")
+        pytest.importorskip("monai", reason="DynUNet is MONAI's")
     try_one_batch(recipe(name, "smoke"), Custom())
 
 

@@ -5,7 +5,7 @@ window.atlaslib = window.atlaslib || {};
   // in the book, the networks' script files lie beside this one; in a notebook they are in its page
   const beside = ((document.currentScript || {}).src || "").replace(/[^/]*$/, "");
   const { ROWS, COLUMNS } = atlaslib;
-  const loaded = {}; // networks by name, each made once a page
+  const loaded = {}; // networks by name, each made once per page
 
   // Replace the still picture by the live demonstration once the reader asks for it.
   function start(id, data, begin) {
@@ -80,8 +80,8 @@ window.atlaslib = window.atlaslib || {};
   }
 
   // Bars from -reach to reach, to drag or to move with the arrow keys. `change(k, z)` is called
-  // when the reader moves bar k; without a z it should go back to its mark. `read(k)`: it has the
-  // focus.
+  // when the reader moves bar k; without a z it should go back to its mark. `read(k)` is called
+  // when bar k gets the focus.
   function bars(length, reach, colour, change, read) {
     const columns = Math.min(length, 32), rows = Math.ceil(length / columns), step = 0.1;
     const list = Array.from({ length }, (_, k) => {

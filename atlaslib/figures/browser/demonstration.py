@@ -74,7 +74,7 @@ def demonstration(
     data : mapping
         Plain values for the function. "networks", a list of :func:`shown_as`, names those shown.
     written : mapping from names to written networks, optional
-        Those that the browser computes. The pages of a book share one file a name.
+        Those that the browser computes. The pages of a book share one file per name.
 
     Returns
     -------

@@ -34,7 +34,7 @@ def bottleneck(traced: torch.export.ExportedProgram) -> Bottleneck:
     Raises
     ------
     ValueError
-        If there is none: positions reach the output on a way around each vector, such as a skip
+        If there is none: positions reach the output around every vector, for instance by a skip
         connection, or there is no vector.
     """
     passages = _passages(traced)
@@ -44,7 +44,7 @@ def bottleneck(traced: torch.export.ExportedProgram) -> Bottleneck:
         for at, node in enumerate(passages)
         if _positions(node) == 1
         and maps[0] < at < maps[-1]
-        and _length(node) < _length(passages[0])  # else it may be the slice itself in a row
+        and _length(node) < _length(passages[0])  # otherwise it may be the flattened slice itself
     ]
     if not between:
         raise ValueError(

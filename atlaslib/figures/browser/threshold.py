@@ -39,7 +39,7 @@ _STYLES = (":", "-.", "-", "--")
 def choose_threshold(
     networks: Mapping[str, Trained], validation: Cohort, test: Cohort
 ) -> Demonstration:
-    """Choose a threshold on the validation scans, see it on the test scans; move the loss as well.
+    """Choose a threshold on validation scans, see its effect on the test; shift the logits, too.
 
     Parameters
     ----------

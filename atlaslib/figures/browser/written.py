@@ -121,10 +121,9 @@ def view(recipe: Recipe) -> dict[str, int | float | bool]:
     Returns
     -------
     dict
-        top, left, height, width: of the window; block: pixels of 1 mm in one of the input's, a
-        side; rows, columns: of the input; context: neighbouring slices on each side; mirror:
-        whether the prediction of the mirror image is averaged in; nothing: the logit outside of
-        the window.
+        top, left, height, width: of the window; block: side of one of the input's pixels in mm;
+        rows, columns: of the input; context: neighbouring slices on each side; mirror: whether the
+        prediction of the mirror image is averaged in; nothing: the logit outside of the window.
     """
     (top, left), (height, width) = WINDOW if recipe.window else (0, 0), recipe.field_of_view()
     rows, columns = recipe.input_size()
