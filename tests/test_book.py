@@ -152,6 +152,12 @@ def test_chapters_have_reference_outputs(notebook: NotebookNode) -> None:
     assert len(compared) >= (2 if notebook.metadata["name"][0].isdigit() else 0)
 
 
+def headings(notebook: NotebookNode) -> list[str]:
+    """Those of the second level, in their order."""
+    texts = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return [found for text in texts for found in re.findall(r"^## (.+)$", text, re.MULTILINE)]
+
+
 def test_notebook_is_valid(notebook: NotebookNode) -> None:
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.metadata.kernelspec.name) == (4, "python3")
@@ -164,10 +170,22 @@ def test_notebooks_begin_with_the_same_cells(notebook: NotebookNode) -> None:
     assert title.cell_type == "markdown"
     assert title.source.startswith("# ")
     assert "> **What it takes.**" in title.source
+    if "Exercises" in headings(notebook):
+        assert re.search(r"To read: \d+ minutes\. To run", title.source)
     assert bootstrap.source.strip() == BOOTSTRAP.format(links.repository(ROOT))
     assert set(tags(bootstrap)) == {"remove-cell", "bootstrap", UNCHECKED}
     assert parameters.source.strip() == PARAMETERS
     assert set(tags(parameters)) == {"parameters", "hide-input", UNCHECKED}
+
+
+def test_a_chapter_is_summed_up_in_three_lines(notebook: NotebookNode) -> None:
+    found = headings(notebook)
+    if not notebook.metadata["name"][0].isdigit():
+        assert "In short" not in found
+        return
+    assert found.index("In short") == found.index("Exercises") - 1
+    (text,) = (cell.source for cell in notebook.cells if cell.source.startswith("## In short\n"))
+    assert len(re.findall(r"^- ", text, re.MULTILINE)) == 3
 
 
 def test_only_one_cell_holds_parameters(notebook: NotebookNode) -> None:
