@@ -56,7 +56,7 @@ def register(image: Image) -> Registration:
     ANTs then refines the best result at 2 mm twice: from itself and from a smaller copy of it,
     since a scalp looks much like the edge of a larger brain. All compare images only in the
     template's brain and 4 mm around it, so that neither scalp, neck and face nor their absence
-    matters, and by measures that do not depend on the contrast. Takes 8 to 20 seconds of one
+    matters, and by measures that do not depend on the contrast. Takes 7 to 20 seconds of one
     processor.
 
     Parameters

@@ -118,7 +118,8 @@ def _distance(
         return float("nan")
     first, second = (torch.from_numpy(mask[None, None]).float() for mask in (prediction, target))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of MONAI's own deprecated calls
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # MONAI's own calls
+        warnings.filterwarnings("ignore", category=FutureWarning)
         if name == "hd95":
             found = compute_hausdorff_distance(
                 first, second, include_background=True, percentile=95, spacing=spacing

@@ -119,7 +119,7 @@ def predict(
     """Segment a T1 in MNI space or in native space; warns of a doubtful header.
 
     A T1 that is not on the MNI grid is detected and registered first, which needs the
-    extra ``[native]`` and takes 8 to 20 seconds of one processor.
+    extra ``[native]`` and takes 7 to 20 seconds of one processor.
 
     Parameters
     ----------

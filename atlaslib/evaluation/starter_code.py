@@ -133,7 +133,7 @@ def original_scores(run: Networks, cohort: Cohort) -> pd.DataFrame:
     DataFrame
         One row per scan: subject, session, dice_original, and perfect_original, the score of a
         mask without any error. Both are means over the slices for which prediction and target are
-        not both empty.
+        not both empty. In 2018 every lesion had a JPEG of its own; here their union has one.
     """
     rows = []
     for scan, logits, true in predictions(run, cohort):
