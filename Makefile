@@ -20,7 +20,7 @@ TIMED = begun=$$(date +%s); took() { s=$$(( $$(date +%s) - begun )); echo "$$1 $
 .PHONY: help book test claims lint unit slow pages notebooks links constraints format clean
 
 help: ## list the targets
-	@echo "make book     [PROFILE=smoke|quick|paper] [DATA=/path/to/ATLAS_R1.1] [PYTHON=python3.12]"
+	@echo "make book     [PROFILE=smoke|quick|colab|paper] [DATA=/path/to/ATLAS_R1.1] [PYTHON=python3.12]"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
 
 book: $(VENV)/book.stamp ## set up, make the data, run the chapters, render _build/html/index.html

@@ -209,6 +209,7 @@ def study(options: argparse.Namespace) -> None:
 def predict(options: argparse.Namespace) -> int:
     """Segment scans; the exit code is 1 if there is no mask of some."""
     from atlaslib.evaluation.batch import TABLE, predict_files
+    from atlaslib.evaluation.pretrained import model_card
     from atlaslib.figures.native import plot_prediction
 
     runs = [path for path in options.paths if (path / "recipe.json").is_file()]
@@ -227,4 +228,7 @@ def predict(options: argparse.Namespace) -> int:
         f"{len(table) - failed} of {len(table)} scans have masks, with "
         f"{table.predicted_ml.sum():.1f} mL of lesion in all; one row per scan in {csv}"
     )
+    if options.pretrained:
+        card = model_card(options.pretrained)
+        print(f"{options.pretrained}: not for {card['must not be used for']}")
     return int(failed > 0)

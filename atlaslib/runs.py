@@ -295,7 +295,7 @@ def create_run_folder(folder: Path, recipe: Recipe, key: str) -> None:
     if key_file.is_file():
         if read_bytes(key_file).decode(errors="replace").strip() != key:
             text = "contains a run of another recipe, cohort or engine version, or with other parts"
-            raise DataError(f"{folder}: {text} of your own")
+            raise DataError(f"{folder}: {text} of your own: choose another folder, or delete it")
     elif (folder / "recipe.json").is_file():
         text = f"is missing; the run can be resumed if it is of this recipe and cohort: write {key}"
         raise DataError(f"{key_file}: {text} into it", "missing")

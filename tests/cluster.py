@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 
@@ -21,9 +22,12 @@ class Cluster:
         self.file = folder / "scheduler.json"
         self.processes: list[subprocess.Popen[bytes]] = []
         self.start("distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard")
-        while not self.file.is_file():
+        self.address = ""
+        while not self.address:
+            assert self.processes[0].poll() is None, "the scheduler has ended"
             time.sleep(0.1)
-        self.address = pd.read_json(self.file, typ="series").address
+            with contextlib.suppress(FileNotFoundError, ValueError):  # not yet, or not yet whole
+                self.address = json.loads(self.file.read_text())["address"]
 
     def start(self, module: str, *options: str) -> None:
         """Start the scheduler or a worker."""

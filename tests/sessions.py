@@ -11,8 +11,8 @@ from atlaslib.training.state import TrainingState
 from atlaslib.training.step import TrainingSession
 
 
-def new_session(chosen: Recipe, cohort: Cohort) -> TrainingSession:
-    return TrainingSession(chosen, cohort, Custom(), DistributedContext(), False)
+def new_session(chosen: Recipe, cohort: Cohort, custom: Custom | None = None) -> TrainingSession:
+    return TrainingSession(chosen, cohort, custom or Custom(), DistributedContext(), False)
 
 
 def new_state(folder: Path, session: TrainingSession) -> TrainingState:

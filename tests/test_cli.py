@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -51,6 +53,21 @@ def test_train_evaluate_predict(cohort, tmp_path, monkeypatch, capsys):
     assert main([*predict, "--csv", str(tmp_path / "no" / "x.csv")]) == 1
     assert "its folder does not exist" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.part"))  # no temporary files are left
+
+
+def test_importing_the_library_does_not_import_torch():
+    code = "import sys, atlaslib, atlaslib.__main__; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_dry_run_estimates_and_leaves_no_run(cohort, tmp_path, capsys):
+    call = ["train", "baseline", "--profile", "smoke", "--data", str(cohort.root)]
+    call += ["--out", str(tmp_path / "run"), "--set", "width=2", "--dry-run"]
+    assert main(call) == 0
+    shown = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert shown >= {"parameters", "steps", "minutes", "memory_mb"}
+    assert not (tmp_path / "run").exists()
 
 
 def test_predict_with_a_pretrained_network(cohort, tmp_path, monkeypatch, capsys):

@@ -27,15 +27,29 @@ EXACT = "_exact_stx.nii.gz"  # suffix of the file with a synthetic scan's exact 
 
 @dataclass(frozen=True)
 class Scan:
-    """One T1-weighted image with its lesion masks (one file per lesion in release 1.x)."""
+    """One T1-weighted image with its lesion masks (one file per lesion in release 1.x).
 
-    subject: str  # as the release names it: "090012", "c0003s0002", "sub-r001s001"
-    session: str  # likewise: "t01", "ses-1"; "" in a BIDS folder without sessions
-    site: str  # likewise: "Site2", "c0003", "R001"; "" if a BIDS folder does not tell
+    Attributes
+    ----------
+    subject, session, site : str
+        As the release names them: "090012", "t01", "Site2" or "sub-r001s001", "ses-1", "R001".
+        Session and site are empty in a BIDS folder that does not tell them.
+    t1 : Path
+    masks : tuple of Path
+        The scan's target is the union of all; none if it is hidden.
+    space : {"MNI", "native"}
+        Native is the scanner's own space.
+    drawn_on : Path, optional
+        The image whose voxels the masks have, if not the T1: a T2w, for instance.
+    """
+
+    subject: str
+    session: str
+    site: str
     t1: Path
-    masks: tuple[Path, ...]  # the scan's target is the union of all; none if it is hidden
-    space: str = "MNI"  # or "native": the scanner's own space
-    drawn_on: Path | None = None  # the image whose voxels the masks have, if not the T1: a T2w, ...
+    masks: tuple[Path, ...]
+    space: str = "MNI"
+    drawn_on: Path | None = None
 
     @property
     def name(self) -> str:
@@ -50,13 +64,24 @@ class Scan:
 
 @dataclass(frozen=True)
 class Cohort(Sequence[Scan]):
-    """An ordered collection of scans from one folder."""
+    """An ordered collection of scans from one folder.
+
+    Attributes
+    ----------
+    root : Path
+    scans : tuple of Scan
+    release : {"R1.1", "R1.2", "R2.0", "synthetic", "BIDS"}
+    metadata : Path, optional
+        The release's table of subjects, if one was found.
+    title : str
+        What a BIDS folder calls itself.
+    """
 
     root: Path
     scans: tuple[Scan, ...]
-    release: str = "R1.1"  # "R1.1", "R1.2", "R2.0", "synthetic" or "BIDS"
-    metadata: Path | None = None  # the release's metadata table, if one was found
-    title: str = ""  # what a BIDS folder calls itself
+    release: str = "R1.1"
+    metadata: Path | None = None
+    title: str = ""
 
     def __len__(self) -> int:
         return len(self.scans)

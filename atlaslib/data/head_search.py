@@ -108,7 +108,7 @@ def import_ants(path: Path) -> Any:
     try:
         import ants
     except ImportError:
-        text = 'not in MNI space; to register it, install antspyx: pip install "atlaslib[native]"'
+        text = "not in MNI space; registering it needs antspyx: pip install antspyx"
         raise DataError(f"{path}: {text}", "not installed") from None
     return ants
 

@@ -281,6 +281,8 @@ class SliceDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     ...     optimiser.step()
     >>> images.shape[1:], masks.shape[1:]
     (torch.Size([1, 232, 196]), torch.Size([1, 232, 196]))
+    >>> from atlaslib import Predictor, recipe
+    >>> predictor = Predictor(model, recipe("baseline", "paper"))  # it sees whole slices, too
     """
 
     def __init__(self, cohort: Cohort, progress: bool = True) -> None:

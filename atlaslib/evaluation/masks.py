@@ -45,8 +45,8 @@ def evaluate_masks(
     Returns
     -------
     DataFrame
-        One row per scan: subject, session, site, dice, volume_ml, predicted_ml, intersection_ml,
-        and the columns of the metrics.
+        One row per scan: subject, session, site, dice (NaN if both masks are empty, 0 if one is),
+        volume_ml, predicted_ml, intersection_ml, and the columns of the metrics.
 
     Raises
     ------

@@ -107,7 +107,7 @@ def load_pretrained(name: str, folder: Path | None = None) -> Predictor:
     Parameters
     ----------
     name : str
-        An unknown one raises an error that lists those that there are.
+        Such as "residual_unet". An unknown one raises an error that lists those that there are.
     folder : path, optional
         Folder of the weights and cards. None: those shipped with the library.
 

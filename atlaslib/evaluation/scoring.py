@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -209,6 +210,10 @@ def evaluate(
     ensemble = load_members(given)
     slices = SliceDataset(cohort, progress=progress)
     parts = _parts(given)
+    trained = [scan for scan in cohort if parts.get(scan.subject) == "train"]
+    if trained and given[0].recipe.split not in BY_SLICE:
+        text = f"{len(trained)} of {len(cohort)} scans are of people who were trained on"
+        warnings.warn(f"{text}: run.unseen(cohort) leaves them out", stacklevel=2)
     rows = [
         {"subject": scan.subject, "session": scan.session, "site": scan.site,
          "part": parts.get(scan.subject, "new")}
@@ -242,17 +247,11 @@ def summary(tables: dict[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:
     -------
     DataFrame
         model, scans, subjects, dice (mean per scan), low, high (95 % bootstrap interval over
-        subjects), pooled_dice, loss, cross_entropy.
-
-    Raises
-    ------
-    ValueError
-        If a table has no losses, as one of scores in native space.
+        subjects), pooled_dice, loss, cross_entropy (both NaN for a table without losses, such as
+        that of :func:`evaluate_masks`).
     """
     rows = []
     for name, table in tables.items():
-        if "loss" not in table:
-            raise ValueError(f"{name}: has no losses, such as a table of scores in native space")
         mean, low, high = bootstrap_mean(table.dice, table.subject, seed=seed)
         rows.append(
             {
@@ -263,8 +262,7 @@ def summary(tables: dict[str, pd.DataFrame], seed: int = 0) -> pd.DataFrame:
                 "low": low,
                 "high": high,
                 "pooled_dice": pooled_dice(table),
-                "loss": table.loss.mean(),
-                "cross_entropy": table.cross_entropy.mean(),
+                **table.reindex(columns=["loss", "cross_entropy"]).mean(),
             }
         )
     return pd.DataFrame(rows)

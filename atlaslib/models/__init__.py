@@ -39,7 +39,8 @@ def build_model(name: str, **options: int | float | str | tuple[int, int]) -> nn
     Parameters
     ----------
     name : str
-        A name in ``MODELS``.
+        A name in ``MODELS``: "baseline", "resnet", "residual_unet", "dynunet" (which needs MONAI),
+        "zero".
     **options
         Arguments of the model's class; where the model is the paper's, so are the defaults.
 

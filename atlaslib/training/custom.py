@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,6 +73,12 @@ class Custom:
                 raise ValueError(f"{name}: the recipe splits by slice, which leaves no choice")
         if self.split is not None and recipe.folds is not None:
             raise ValueError("split: the recipe has folds, which are a split already")
+
+    def on(self, device: torch.device) -> Custom:
+        """With a copy of the loss on a device, if it is a module: its tensors have to be there."""
+        if not isinstance(self.loss, nn.Module):
+            return self
+        return dataclasses.replace(self, loss=copy.deepcopy(self.loss).to(device))
 
     def known_by_name(self) -> list[str]:
         """Which of the user's own things may change without making it another experiment."""

@@ -97,13 +97,14 @@ def train(
         Your own: maps (N, C, H, W) intensities in 0..1 to (N, 1, H, W) logits, where C is
         ``1 + 2 * recipe.context_slices`` and H, W are ``recipe.input_size()``, 232 x 196 for the
         paper's recipes. A copy of a module is trained; a function is called after the seed is set.
-        None: built from the recipe.
+        If it has a parameter ``final_bias``, the recipe's ``initial_prior`` sets it. On a GPU it
+        runs in 16 bits. None: built from the recipe.
     split : Split, optional
         Which subjects to train on, to validate on and to test. None: drawn as the recipe says.
     loss : function, optional
         ``loss(logits, masks)`` gives a tensor without dimensions, from logits and from masks in
-        0..1, each (n, 1, H, W) float32. None: the recipe's. The losses in the history's validation
-        columns are always the recipe's.
+        0..1, each (n, 1, H, W) float32 on the device, where a copy of a module is put, too. None:
+        the recipe's. The losses in the history's validation columns are always the recipe's.
     sampler : function, optional
         ``sampler(table, epoch, generator)`` gives the slices of an epoch (from 0) in their order:
         positions in ``table``, which is :attr:`atlaslib.SliceDataset.table` of the training scans.
@@ -116,7 +117,8 @@ def train(
         checkpoints save.
     max_minutes : float, optional
         No further epoch begins if, at the mean duration of those before it, it would end later; the
-        first always does. The run is then finished, and ``provenance["ended"]`` says why.
+        first always does. The run is then finished, and ``provenance["ended"]`` says why; with the
+        recipe's ``decay`` its learning rate has not fallen to 0.
     callbacks : sequence of functions
         Each is called in the main process with each new row of the history, after its checkpoint is
         written. An exception that it raises ends the training, which can be resumed.

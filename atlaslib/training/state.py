@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,9 @@ class TrainingState:
         content = load_checkpoint(self.folder, self.session.device, self._checked)
         if content is not None:
             self._restore(content)
+            if self.context.is_main and (named := self.session.custom.known_by_name()):
+                text = f"if you have changed your {' or '.join(named)} since, choose another folder"
+                warnings.warn(f"{self.folder}: resumed; {text}", stacklevel=2)
 
     def _write_identity(self) -> None:
         """Write again what may have been deleted or edited, and is needed to resume the run."""

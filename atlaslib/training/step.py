@@ -69,6 +69,7 @@ class TrainingSession:
                 f"{self.context.size} processes"
             )
         self.device = best_device()
+        self.custom = self.custom.on(self.device)
         if self.device.type == "cuda":  # the peak of this run, not of an earlier one
             torch.cuda.reset_peak_memory_stats()
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True

@@ -80,6 +80,21 @@ def _try(recipe: Recipe, custom: Custom, processes: int) -> None:
             checked_logits(network.eval(), x[:count])
     if custom.model is not None:
         _try_sizes(network, x, recipe, processes)
+        _try_signs(network, x)
+
+
+def _try_signs(network: nn.Module, x: torch.Tensor) -> None:
+    """Refuse outputs that no training makes negative, as behind a sigmoid or a ReLU."""
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.1)
+    for _ in range(20):
+        logits = network.train()(x)
+        if (logits < 0).any() or not logits.isfinite().all():
+            return  # what is not finite, training finds and says
+        optimiser.zero_grad()
+        logits.sum().backward()
+        optimiser.step()
+    text = "return logits, without a sigmoid or ReLU at the end"
+    raise ValueError(f"model: its outputs cannot become negative; {text}")
 
 
 def _of_user(name: str, function: Callable[..., Any], *given: torch.Tensor) -> Any:

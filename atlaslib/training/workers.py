@@ -88,7 +88,7 @@ def _backend(scheduler: str) -> AbstractContextManager[Any]:
     try:
         from distributed import Client
     except ImportError:
-        text = "a cluster needs Dask: pip install 'atlaslib[cluster]'"
+        text = "a cluster needs Dask: pip install distributed"
         raise DataError(text, "missing") from None
     try:
         client = Client(scheduler, timeout=10, set_as_default=False)

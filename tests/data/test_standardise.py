@@ -44,6 +44,26 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
+def test_scans_that_a_chapter_loses_are_counted(tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("ATLASLIB_HOME", str(tmp_path))
+    lost = {"sub-A"}
+
+    def register(image: Image) -> Registration:
+        similarity = 0.1 if image.path.name[:5] in lost else 0.8
+        return Registration(natives.USUAL, similarity, 0.7, 0.9)
+
+    monkeypatch.setattr(standardise, "register", register)
+    monkeypatch.setattr(standardise, "register_within", lambda *_: (STEP, 0.7))
+    quick = partial(register_cohort, workers=1, progress=False)
+    monkeypatch.setattr("atlaslib.synthetic.cohort.register_cohort", quick)
+    with pytest.warns(UserWarning, match="1 of 2 scans could not be registered"):
+        assert atlaslib.open_cohort(tree).subjects == ("sub-B",)
+    lost.add("sub-B")
+    shutil.rmtree(tmp_path / "registered")
+    with pytest.raises(atlaslib.DataError, match="no scan could be registered"):
+        atlaslib.open_cohort(tree)
+
+
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Registration gives the maps by which the images were made; the names of the images."""

@@ -2,27 +2,67 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from volumes import box, save
 
 from atlaslib import (
     Predictor,
     dice,
     evaluate,
+    load_cohort,
     predict,
     recipe,
     summary,
 )
 from atlaslib.data.slices import to_slices
-from atlaslib.data.volumes import read_scan
+from atlaslib.data.volumes import near_brain, read_scan
 from atlaslib.evaluation.calibration import calibration_and_detection
 from atlaslib.evaluation.inference import probabilities
 from atlaslib.evaluation.mask_scores import mask_scores
 from atlaslib.evaluation.metrics import dice_per_slice
 from atlaslib.evaluation.scoring import scan_scores, slice_counts
 from atlaslib.models.zero import Zero
+
+
+def test_a_summary_by_hand():
+    table = pd.DataFrame(
+        {"subject": list("aab"), "dice": [0.2, 0.4, 0.9], "intersection_ml": [1, 1, 8.0],
+         "predicted_ml": [2, 4, 10.0], "volume_ml": [3, 1, 8.0], "loss": [0.1, 0.2, 0.6],
+         "cross_entropy": [0.1, 0.1, 0.4]}
+    )  # fmt: skip
+    row = summary({"m": table}).iloc[0]
+    assert (row.model, row.scans, row.subjects) == ("m", 3, 2)
+    assert [row.dice, row.low, row.high] == pytest.approx([0.5, 0.3, 0.9])  # of a, of b alone
+    assert [row.pooled_dice, row.loss, row.cross_entropy] == pytest.approx([20 / 28, 0.3, 0.2])
+    row = summary({"masks": table.drop(columns=["loss", "cross_entropy"])}).iloc[0]
+    assert row.dice == pytest.approx(0.5)
+    assert row[["loss", "cross_entropy"]].isna().all()
+
+
+def test_people_of_the_training_are_pointed_out(run, cohort):
+    with pytest.warns(UserWarning, match="scans are of people who were trained on: run.unseen"):
+        table = evaluate(run, cohort, progress=False)
+    assert "train" in set(table.part)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(run, run.unseen(cohort), progress=False)
+
+
+def test_lesion_outside_the_brain_counts_and_costs_20_nats(scan_writer, tmp_path):
+    for path in scan_writer()[1]:
+        save(path, box((2, 2, 2), 6))
+    network = Predictor(Zero(0.01), recipe("zero", "smoke", pos_weight=1.0))
+    row = evaluate(network, load_cohort(tmp_path), progress=False).iloc[0]
+    near = to_slices(near_brain()).sum()
+    assert row.volume_ml == pytest.approx(0.216)
+    expected = (216 * 20 - near * np.log(0.99)) / (189 * 232 * 196)
+    assert row.cross_entropy == pytest.approx(expected, rel=1e-4)
 
 
 def test_scores_by_hand():

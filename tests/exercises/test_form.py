@@ -108,6 +108,7 @@ def test_forms_fit_a_phone_and_two_of_one_exercise_do_not_disturb_each_other(
 
 def test_print_shows_the_question_without_the_button(browser: Any, tmp_path: Path) -> None:
     with opened(browser, tmp_path, "1.1") as page:
+        assert page.locator("button").is_visible()
         page.emulate_media(media="print")
         assert page.get_by_text("in row 132").count() == 2
         assert not page.locator("button").is_visible()

@@ -105,6 +105,7 @@ def test_the_page_viewer_shows_the_greys_in_a_smaller_picture(
     monkeypatch.setattr(viewer, "_smaller", lambda encoded: encoded[0])
     large = viewer.page_viewer(scan).page  # as nilearn writes it
     assert len(small) <= len(large)
+    assert pictures(small)
     for one, other in zip(pictures(small), pictures(large), strict=True):
         apart = np.abs(np.asarray(one.convert("L"), int) - np.asarray(other.convert("L"), int))
         assert apart.mean() < 3  # of 255

@@ -16,7 +16,9 @@ def test_an_imitator_is_dark_and_no_lesion():
     healthy = dataclasses.replace(person, small_vessel=0)
     scan, other = (make_scan(who, "t01") for who in (person, healthy))
     usual = scan.t1[brain_mask()].mean()
-    for kind, (x, y, z) in find_imitators(person).items():
+    found = find_imitators(person)
+    assert len(found) == 4
+    for kind, (x, y, z) in found.items():
         around = (slice(x - 3, x + 4), slice(y - 3, y + 4), slice(z - 2, z + 3))
         if kind in ("ventricle", "widened sulcus"):
             assert scan.t1[around].min() < usual / 2, kind

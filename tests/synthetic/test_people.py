@@ -7,6 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from atlaslib.paper import protocol
+from atlaslib.paper.protocol import PLANS
 from atlaslib.synthetic.infarcts import Infarct
 from atlaslib.synthetic.people import REMOVED, Person, draw_people, metadata
 
@@ -54,6 +56,15 @@ def test_people_of_two_seeds_never_share_a_name(pair):
     first, second = ({person.subject for person in draw_people(300, seed)} for seed in pair)
     assert len(first) == len(second) == 300
     assert not first & second
+
+
+def test_no_two_cohorts_of_the_protocol_share_anyone():
+    plan = PLANS["quick"]
+    made = {protocol.MAIN_PEOPLE + seed: plan.people for seed in range(plan.primary)}
+    made |= {protocol.PILOT_PEOPLE + seed: plan.people for seed in range(plan.pilot_seeds)}
+    made[protocol.TEST_PEOPLE] = plan.test_people
+    names = [person.subject for seed, count in made.items() for person in draw_people(count, seed)]
+    assert len(names) == len(set(names)) == sum(made.values())
 
 
 def test_heads_are_shared_whole_or_not_in_the_stated_shares():

@@ -23,6 +23,7 @@ from atlaslib.training import checkpoints, state
 from atlaslib.training.checkpoints import (
     CHECKPOINT,
     PREVIOUS_CHECKPOINT,
+    StopRequest,
     locked,
     save_checkpoint,
 )
@@ -122,9 +123,21 @@ def test_a_run_stopped_in_a_notebook_can_be_resumed(cohort, tmp_path, monkeypatc
     monkeypatch.setattr(state.TrainingState, "record_step", record_step)
     content = newest(tmp_path / "run")
     assert (len(content["history"]), content["step"]) == (1, 2)
-    run = train(RECIPE, cohort, out=tmp_path / "run", progress=False)
-    assert len(run.history) == 2
+    epochs = []
+    train(RECIPE, cohort, out=tmp_path / "run", progress=False,
+          callbacks=[lambda row: epochs.append(row["epoch"])])  # fmt: skip
+    assert epochs == [2]
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # --- checkpoint files ---------------------------------------------------------------------------

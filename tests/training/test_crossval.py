@@ -89,7 +89,7 @@ def test_a_killed_worker_of_a_cluster_costs_nothing_but_time(table, cohort, tmp_
                 time.sleep(0.02)
             first.kill()
 
-        killer = threading.Thread(target=kill_one_in_the_middle)
+        killer = threading.Thread(target=kill_one_in_the_middle, daemon=True)
         killer.start()
         there = cross_validate(RECIPE, cohort, out, 3, cluster.address, progress=False)
         killer.join()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from atlaslib import DataError, SliceDataset, Split, load_run, recipe, train
+from atlaslib import DataError, SliceDataset, Split, evaluate, load_run, recipe, train
 from atlaslib.training.batches import epoch_order
 from atlaslib.training.step import TrainingError
 
@@ -102,6 +102,27 @@ def test_the_run_ends_before_the_epoch_that_would_take_too_long(cohort, tmp_path
     assert run.provenance["custom"] == "max_minutes 0.05"
     one = train(chosen, cohort, out=tmp_path / "one", progress=False, max_minutes=1e-6)
     assert len(one.history) == 1
+
+
+def test_a_resumed_run_says_what_it_cannot_notice(cohort, tmp_path):
+    chosen = recipe("baseline", "smoke", width=2, epochs=2)
+
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(chosen, cohort, out=tmp_path, progress=False, loss=weighted_cross_entropy,
+              callbacks=[stop])  # fmt: skip
+    with pytest.warns(UserWarning, match="resumed; if you have changed your loss since"):
+        train(chosen, cohort, out=tmp_path, progress=False, loss=weighted_cross_entropy)
+
+
+def test_validation_losses_stay_those_of_the_recipe(cohort, tmp_path):
+    chosen = recipe("baseline", "smoke", width=2, epochs=1, dropout=0.0)
+    run = train(chosen, cohort, out=tmp_path / "run", progress=False,
+                loss=lambda logits, masks: (logits.sigmoid() - masks).square().mean())  # fmt: skip
+    table = evaluate(run, cohort.split()[1], progress=False)
+    assert run.history.validation_loss[0] == pytest.approx(table.loss.mean(), abs=1e-5)
 
 
 def test_early_stopping_says_so(cohort, tmp_path):

@@ -56,7 +56,10 @@ def test_interrupted_run_ends_with_the_same_weights(run, cohort, tmp_path, monke
     with pytest.raises(DataError, match="not finished"):
         load_run(tmp_path / "run")
     monkeypatch.setattr(TrainingState, "end_epoch", end_epoch)
-    resumed = train(RECIPE, cohort, out=tmp_path / "run", progress=False)
+    epochs = []
+    resumed = train(RECIPE, cohort, out=tmp_path / "run", progress=False,
+                    callbacks=[lambda row: epochs.append(row["epoch"])])  # fmt: skip
+    assert epochs == [2]
     whole = load_file(run.folder / "weights.safetensors")
     for name, value in load_file(resumed.folder / "weights.safetensors").items():
         assert torch.equal(value, whole[name]), name

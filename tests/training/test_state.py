@@ -12,6 +12,7 @@ from sessions import new_session, new_state
 
 from atlaslib import recipe, train
 from atlaslib.training import step
+from atlaslib.training.custom import Custom
 
 RECIPE = recipe("baseline", "smoke", width=2, epochs=4)
 
@@ -29,6 +30,15 @@ def row(epoch: int, dice: float, loss: float = 0.1) -> dict[str, float]:
         "validation_dice": dice,
         "seconds": 1.0,
     }
+
+
+def test_no_epoch_begins_that_would_end_too_late(state):
+    state.session.custom = Custom(max_minutes=3.5)
+    ended = []
+    for epoch, seconds in enumerate((50, 70, 60), 1):
+        state.end_epoch(row(epoch, 0.1) | {"seconds": seconds})
+        ended.append(state.ended())
+    assert ended == ["", "", "max_minutes"]  # with one more: 100, 180 and 240 of 210 seconds
 
 
 def test_the_weights_of_the_best_epoch_are_kept(state):

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from atlaslib import recipe, train
 from atlaslib.training import step
 from atlaslib.training.batches import epoch_batches, epoch_order
+from atlaslib.training.custom import Custom
 from atlaslib.training.step import TrainingError
 
 RECIPE = recipe("baseline", "smoke", width=2, dropout=0.0, flip=False, batch_size=6)
@@ -152,13 +153,19 @@ def test_compiling_needs_a_compiler_and_a_supported_gpu(monkeypatch):
 
 def test_a_run_can_be_resumed_on_another_gpu(cohort, tmp_path):
     """The gradient scaler may be in use only before, or only after the change."""
-    session = new_session(RECIPE, cohort)
-    new_state(tmp_path, session).save()
-    session.scaler = torch.amp.GradScaler("cpu", enabled=True)
-    new_state(tmp_path, session).resume()
-    new_state(tmp_path, session).save()
-    session.scaler = torch.amp.GradScaler("cpu", enabled=False)
-    new_state(tmp_path, session).resume()
+    x = torch.rand(RECIPE.batch_size, 1, *RECIPE.input_size())
+    for before in (False, True):
+        session = new_session(RECIPE, cohort)
+        session.scaler = torch.amp.GradScaler("cpu", enabled=before)
+        folder = tmp_path / str(before)
+        folder.mkdir()
+        state = new_state(folder, session)
+        state.record_step(session.step(x, (x > 0.9).float()))
+        state.save()
+        session.scaler = torch.amp.GradScaler("cpu", enabled=not before)
+        after = new_state(folder, session)
+        after.resume()
+        assert after.step == 1
 
 
 def test_other_errors_are_not_mistaken_for_out_of_memory(cohort, tmp_path):
@@ -198,6 +205,16 @@ def test_steps_do_not_wait_for_the_device(cohort, tmp_path, monkeypatch, changes
             state.record_step(session.step(x, y))
     assert state.step == 3
     assert copies.seen == [(6, True)] * 3  # the positions of the slices
+
+
+def test_a_loss_with_tensors_of_its_own_is_put_on_the_device(cohort, monkeypatch):
+    monkeypatch.setattr(step, "best_device", lambda: torch.device("meta"))
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda *args, fused, **more: adam(*args, **more))
+    mine = nn.BCEWithLogitsLoss(pos_weight=torch.tensor([5.0]))
+    session = new_session(RECIPE, cohort, Custom(loss=mine))
+    assert session.custom.loss.pos_weight.device.type == "meta"
+    assert mine.pos_weight.device.type == "cpu"
 
 
 @pytest.mark.parametrize("changes", [{}, {"flip": True, "augment": True, "micro_batch": 2}])

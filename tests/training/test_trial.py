@@ -76,6 +76,18 @@ def test_every_network_of_the_library_is_tried_without_a_complaint(name):
     try_one_batch(recipe(name, "smoke"), Custom())
 
 
+@pytest.mark.parametrize("last", [nn.Sigmoid(), nn.ReLU(), nn.Softplus()])
+def test_probabilities_in_place_of_logits_are_refused(last):
+    with pytest.raises(ValueError, match="cannot become negative; return logits"):
+        try_one_batch(RECIPE, Custom(nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), last)))
+
+
+def test_logits_that_begin_above_zero_are_no_probabilities():
+    layer = nn.Conv2d(1, 1, 1)
+    nn.init.constant_(layer.bias, 1.5)
+    try_one_batch(RECIPE, Custom(layer))
+
+
 class Tied(nn.Module):
     """One layer under two names, as in MONAI's DynUNet."""
 

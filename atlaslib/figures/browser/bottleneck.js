@@ -169,6 +169,7 @@
     function changed() {
       if (waiting) return;
       waiting = true;
+      table.setAttribute("aria-busy", "true");
       setTimeout(() => {
         waiting = false;
         compute();
@@ -181,6 +182,7 @@
       if (!state.back) best[state.target] = Math.max(best[state.target] || 0, dice() || 0);
       show();
       judge();
+      table.setAttribute("aria-busy", "false");
     }
 
     // --- the tasks ------------------------------------------------------------------------------------

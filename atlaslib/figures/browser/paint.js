@@ -87,6 +87,7 @@
 
     function changed() {
       version++;
+      table.setAttribute("aria-busy", "true");
       paintSlices();
       draw();
       if (!working) follow();
@@ -106,6 +107,7 @@
       const words = networks.map(({ label, dice }) => `${label}: Dice ${digits(dice)}.`);
       spoken.textContent = words.join(" ");
       judge();
+      table.setAttribute("aria-busy", "false");
     }
 
     function segment(network) {

@@ -74,8 +74,7 @@ def page(browser: Any, folder: Path) -> Iterator[Any]:
 
 def settled(page: Any) -> list[str]:
     """The row of the network, once it has seen the latest picture: name, marked area, Dice, ms."""
-    page.wait_for_function("document.querySelector('.spoken').textContent.includes('Dice')")
-    page.wait_for_timeout(150)
+    page.wait_for_selector("table[aria-busy=false]")
     return [cell.inner_text() for cell in page.locator("tbody td").all()]
 
 
