@@ -111,7 +111,7 @@ def cache(root: Path) -> int:
 
 def cache_together(barrier: Barrier, root: Path, pixels: int) -> None:
     """The same at the same time as another process, checked."""
-    barrier.wait()
+    barrier.wait(120)
     assert cache(root) == pixels
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from threshold import threshold
 from volumes import box, save
 
 from atlaslib import (
@@ -89,15 +90,15 @@ def test_scores_of_some_slices_do_not_depend_on_the_others():
     assert some == pytest.approx(alone)
 
 
-def test_table_agrees_with_the_predicted_mask(run, cohort):
+def test_table_agrees_with_the_predicted_mask(cohort):
     test = cohort.split()[2]
-    row = evaluate(run, test, progress=False).iloc[0]
-    mask = to_slices(np.asarray(predict(run, test[0]).dataobj))
+    row = evaluate(threshold(), test, progress=False).iloc[0]
+    mask = to_slices(np.asarray(predict(threshold(), test[0]).dataobj))
     true = to_slices(read_scan(test[0]).mask)
     assert row.predicted_ml == pytest.approx(mask.sum() / 1000)
     assert row.volume_ml == pytest.approx(true.sum() / 1000)
-    if mask.any():
-        assert row.dice == pytest.approx(dice(mask, true))
+    assert mask.any()
+    assert row.dice == pytest.approx(dice(mask, true))
 
 
 def test_a_network_with_its_recipe_is_scored_as_a_run_is(run, cohort):

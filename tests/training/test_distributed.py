@@ -53,7 +53,7 @@ def trained(cohort, tmp_path_factory):
     command += ["--out", str(folder / "baseline")]
     for name, value in CHANGES.items():
         command += ["--set", f"{name}={value}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
