@@ -186,7 +186,7 @@ def make_folder(folder: Path) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON atomically."""
     text = json.dumps(content, indent=2) + "\n"
-    atomic_write(path, lambda name: Path(name).write_text(text))
+    atomic_write(path, lambda name: Path(name).write_bytes(text.encode()))
 
 
 def checked(kind: type[Content], content: object) -> Content:

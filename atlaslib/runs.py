@@ -157,7 +157,7 @@ def is_finished(folder: Path) -> bool:
 def seal(folder: Path) -> None:
     """Mark a run as finished, with a digest of each of its files."""
     text = "".join(_lines(_digests(folder)))
-    atomic_write(folder / _SEAL, lambda name: Path(name).write_text(text))
+    atomic_write(folder / _SEAL, lambda name: Path(name).write_bytes(text.encode()))
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -274,7 +274,8 @@ def write_identity(folder: Path, recipe: Recipe, key: str) -> None:
 
     The key comes first, because a folder without it is refused: the process may be killed here.
     """
-    atomic_write(folder / "experiment.txt", lambda name: Path(name).write_text(key + "\n"))
+    line = f"{key}\n".encode()  # bytes, because Windows would change the end of a line of text
+    atomic_write(folder / "experiment.txt", lambda name: Path(name).write_bytes(line))
     write_json(folder / "recipe.json", dataclasses.asdict(recipe))
 
 

@@ -75,7 +75,9 @@ def unpack(
     size = archive.stat().st_size
     target = folder.resolve()  # follows a link, so that the last step is only a rename
     try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir()) or target.is_mount()):
+        if target.exists() and (
+            not target.is_dir() or any(target.iterdir()) or os.path.ismount(target)
+        ):
             raise DataError(f"{folder}: not an empty folder, or a mount point; choose a new one")
         # a line of base64 has 65 characters, including the newline, for 48 bytes
         total = size * 48 // 65 if encrypted else size

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from atlaslib.data.cohort import Scan
-from atlaslib.data.metadata import PARTICIPANTS, read_json, read_tables
+from atlaslib.data.metadata import PARTICIPANTS, read_json, read_tables, subject_key
 from atlaslib.files import DataError
 
 RELEASE = "BIDS"
 DESCRIPTION = "dataset_description.json"
 PREDICTED = "Predicted lesion masks"  # the name of a folder of masks that a network made
 _END = re.compile(r"(?i)\.nii(\.gz)?$")
+_WHO = re.compile(r"(?<![a-zA-Z])(?:sub|ses)-[a-zA-Z0-9+]*")  # whose image it is, not of what
 _LESION = re.compile(r"(?i)lesion|stroke|infarct|(?<![a-z])label-L(?![a-z])")
 _MASKS = ("mask", "msk", "roi", "dseg")
 _DRAWN_ON = ("T1w", "T2w", "FLAIR")
@@ -67,7 +68,7 @@ class BidsFile:
         folder = str(self.path.parent).rpartition("derivatives")[2] if self.derived else ""
         if "label" in self.entities:  # another tissue, in the derivatives of a stroke study
             folder = ""
-        named = bool(_LESION.search(self.path.name) or _LESION.search(folder))
+        named = any(_LESION.search(_WHO.sub("", text)) for text in (self.path.name, folder))
         return self.suffix in _MASKS and named and self.entities.get("desc") != "brain"
 
     @property
@@ -288,7 +289,7 @@ def _scan_of(
             faults.append(DataError(f"{mask.path}: {text}", "several candidates", blocks=False))
     own = tuple(mask.path for mask, image in masks if image is kept)
     site = re.fullmatch(r"sub-(r\d+)s\d+", t1.subject)  # as ATLAS names its subjects
-    where = site[1].upper() if site else sites.get(t1.subject, "")
+    where = site[1].upper() if site else sites.get(subject_key(t1.subject), "")
     space = "MNI" if t1.in_mni else "native"
     drawn_on = kept.path if kept else None
     return Scan(t1.subject, t1.session, where, t1.path, own, space, drawn_on)
@@ -305,8 +306,9 @@ def _sites(root: Path) -> dict[str, str]:
         return {}
     for table in (table for table in tables if "participant_id" in table):
         for column in (name for name in table if str(name).casefold() in _SITES):
-            listed = table.dropna(subset=[column]).astype(str)
-            return dict(zip(listed.participant_id, listed[column], strict=True))
+            listed = table.dropna(subset=[column])
+            pairs = zip(listed.participant_id, listed[column].astype(str), strict=True)
+            return {subject_key(who): where.removesuffix(".0") for who, where in pairs}
     return {}
 
 

@@ -41,14 +41,14 @@ def _session_key(text: object) -> str:
 PARTICIPANTS = "participants.tsv"  # of a BIDS folder
 HIDDEN = (".", "~$")  # names left by macOS (._) and by Excel (~$)
 _MOST_COLUMNS = 1000  # of a table of subjects; that of release 1.1 has 13
-_SESSION = re.compile(r"(?i)(?:t|ses-?|session ?)?(\d+)(?:\.0)?")
+_SESSION = re.compile(r"(?i)(?:ses-)?(?:t|ses-?|session ?)?(\d+)(?:\.0)?")
 _SUBJECT = re.compile(r"(?i)subj|participant|\bid\b|_id$")  # of columns that match alike
 _SESSIONS = ("session", "sessions", "session id", "ses", "visit", "timepoint", "time point")
 
 
 def _scan_key(text: object) -> str:
     """Subject and session in one, whatever the separator."""
-    return re.sub(r"[\s_/-]", "", subject_key(text))
+    return re.sub(r"ses-(?=t\d)|[\s_/-]", "", subject_key(text))  # a derivative's "ses-t01"
 
 
 def join_metadata(table: pd.DataFrame, metadata: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -76,7 +76,7 @@ def join_metadata(table: pd.DataFrame, metadata: Sequence[pd.DataFrame]) -> pd.D
     keys = {subject_key: table.subject.map(subject_key), _scan_key: scans.map(_scan_key)}
     candidates = [
         (
-            sheet[name].map(key).isin(set(values)).sum(),
+            values.isin(set(sheet[name].map(key))).sum(),  # scans, not rows
             bool(_SUBJECT.search(str(name))),
             len(sheet.columns),
             key,

@@ -7,6 +7,7 @@ So any folder of an unpacked release will do, and its parts may be merged in any
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import stat
@@ -19,7 +20,7 @@ from pathlib import Path
 from atlaslib.data import bids
 from atlaslib.data.cohort import EXACT, SYNTHETIC_MARK, Cohort, Scan
 from atlaslib.data.metadata import HIDDEN, find_table, is_table, subject_key
-from atlaslib.files import DataError, expect, open_error, user_path
+from atlaslib.files import DataError, expect, open_error, read_bytes, user_path
 
 _END = r"(?i:\.nii(\.gz)?)"
 _MNI_2 = "_space-MNI152NLin2009aSym"
@@ -166,6 +167,7 @@ def survey(root: str | os.PathLike[str], choose: str = "") -> Survey:
         elif re.search(f"{_END}$", path.name) and not path.name.endswith(EXACT):
             text = "ignored: not a file name used by ATLAS"
             out.faults.append(DataError(f"{path}: {text}", "unknown name", blocks=False))
+    out.faults += _unfinished(marked)
     is_bids = any(image.is_t1 for image in others)
     if not files and not is_bids:
         blocking = [fault for fault in out.faults if fault.blocks]
@@ -222,6 +224,18 @@ def other_images(root: Path) -> list[Path]:
         for path in _walk(root, [])
         if re.search(f"{_END}$", path.name) and not path.name.endswith(EXACT) and not _parse(path)
     ]
+
+
+def _unfinished(marked: list[Path]) -> Iterator[DataError]:
+    """Synthetic cohorts that have not got all of their people yet."""
+    for folder in dict.fromkeys(marked):
+        try:
+            mark = json.loads(read_bytes(folder / SYNTHETIC_MARK))
+        except (DataError, ValueError):
+            continue
+        if isinstance(mark, dict) and mark.get("complete") is False:
+            text = "this synthetic cohort is unfinished: make it again, and the rest is added"
+            yield DataError(f"{folder}: {text}", "unfinished")
 
 
 def _above(path: Path) -> Iterator[Path]:

@@ -121,12 +121,11 @@ def make_folds(cohort: Cohort, count: int, seed: int = 0, by: str = "subject") -
     if not isinstance(count, int | np.integer) or count < 2:
         raise ValueError(f"folds: expected a whole number of at least 2, got {count!r}")
     cohort = cohort.labelled
+    if (found := len({getattr(scan, by) for scan in cohort})) < count:
+        raise DataError(f"{cohort.root}: {count} folds need as many {by}s, found {found}")
     table = SliceDataset(cohort, progress=False).table
     # whatever the order of the scans
     volumes = table.groupby(by).lesion_pixels.sum().sort_index()
-    if len(volumes) < count:
-        text = f"{count} folds need as many {by}s, found {len(volumes)}"
-        raise DataError(f"{cohort.root}: {text}")
     by_volume = volumes.sort_values(kind="stable").index
     generator = np.random.default_rng(seed)
     fold_of: dict[str, int] = {}

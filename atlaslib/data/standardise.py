@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from atlaslib.data.registration import (
     to_mni,
 )
 from atlaslib.data.volumes import Image, read_lesion, read_t1
-from atlaslib.files import DataError, atomic_write, file_digest, make_folder
+from atlaslib.files import DataError, atomic_write, file_digest, make_folder, read_bytes
 
 TABLE = "registration.csv"
 COLUMNS = ["subject", "session", "similarity", "contrast", "size", "problem"]
@@ -111,16 +111,31 @@ def register_cohort(
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise DataError(f"{twice.name}: two scans would have this name", "same name")
+    for path in paths:
+        for other in sorted(path.parent.glob(f"[!.]*_{_T1}.nii.gz")):
+            if other not in paths:
+                text = "another T1 of this session was registered before: delete it first"
+                raise DataError(f"{other}: {text}", "another T1")
     make_folder(out)
     describe(out, f"{cohort.source}, registered")
-    if cohort.metadata is not None and not (out / cohort.metadata.name).exists():
-        shutil.copyfile(cohort.metadata, out / cohort.metadata.name)
+    if cohort.metadata is not None:
+        _copy_table(cohort.metadata, out / cohort.metadata.name)
     jobs = (joblib.delayed(_register)(scan, out) for scan in cohort)
     pool = joblib.Parallel(n_jobs=workers or joblib.cpu_count(), return_as="generator")
     rows = list(tqdm(pool(jobs), total=len(cohort), unit="scan", disable=not progress))
     table = pd.DataFrame(rows, columns=COLUMNS)
     atomic_write(out / TABLE, lambda name: table.to_csv(name, index=False))
     return table
+
+
+def _copy_table(table: Path, target: Path) -> None:
+    """Copy the table of subjects; without it, the scans can be registered all the same."""
+    try:
+        content = read_bytes(table)
+    except DataError as fault:
+        warnings.warn(str(fault), stacklevel=3)
+    else:
+        atomic_write(target, lambda name: Path(name).write_bytes(content))
 
 
 def _register(scan: Scan, out: Path) -> dict[str, Any]:

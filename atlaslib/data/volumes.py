@@ -116,9 +116,13 @@ def _unzipped(path: Path, content: bytes) -> bytes:
     if len(head) < 348:
         return head
     _check_kind(path, head)
-    header = nib.Nifti1Header.from_fileobj(io.BytesIO(head), check=False)
+    header = nib.Nifti1Header(head[:348], check=False)  # its extensions lie beyond these bytes
     voxels = math.prod(max(int(n), 1) for n in header["dim"][1 : 1 + min(header["dim"][0], 7)])
-    size = int(header["vox_offset"]) + voxels * int(header["bitpix"]) // 8
+    try:
+        bits = 8 * header.get_data_dtype().itemsize  # whatever the header's own "bitpix" says
+    except KeyError:  # a type that nibabel will name
+        bits = int(header["bitpix"])
+    size = int(header["vox_offset"]) + voxels * bits // 8
     if not 0 < size <= _MOST:
         text = f"its header promises {size / 1e9:,.1f} GB, at most {_MOST / 1e9:.0f} GB are read"
         raise DataError(f"{path}: {text}", "unreadable")

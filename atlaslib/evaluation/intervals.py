@@ -154,7 +154,8 @@ def contrast(
     scans : DataFrame
         arm, seed, subject and `column`: one row per scan and training.
     weights : mapping from an arm to its weight
-        ``{"baseline": 1, "resnet": -1}`` is a difference.
+        ``{"baseline": 1, "resnet": -1}`` is a difference. A person without a score somewhere, whose
+        masks are both empty, is left out everywhere.
     column : str
     level : float
     relative_to : str, optional
@@ -169,13 +170,17 @@ def contrast(
     parts = scans[scans.arm.isin(weights)]
     if "people" in parts and parts.people.nunique() > 1:
         raise ValueError(f"the table mixes {' and '.join(parts.people.unique())} scans")
-    cells = parts.groupby(["arm", "seed", "subject"])[column].mean().unstack("arm")
-    by_seed = cells.notna().groupby("seed").any().reindex(columns=list(weights), fill_value=False)
-    cells = cells[cells.index.get_level_values("seed").isin(by_seed.index[by_seed.all(axis=1)])]
+    scored = parts.groupby(["arm", "seed", "subject"])[column]
+    cells, tested = scored.mean().unstack("arm"), scored.size().unstack("arm")
+    by_seed = tested.notna().groupby("seed").any().reindex(columns=list(weights), fill_value=False)
+    common = tested.index.get_level_values("seed").isin(by_seed.index[by_seed.all(axis=1)])
+    cells, tested = cells[common], tested[common]
     if cells.empty:
         raise ValueError(f"no seed has all of the arms {', '.join(weights)}")
-    if cells.isna().any(axis=None):
+    if tested.isna().any(axis=None):
         raise ValueError(f"{', '.join(weights)}: not tested on the same people")
+    people = cells.index.get_level_values("subject")
+    cells = cells[~people.isin(people[cells.isna().any(axis=1)])]
     total = (cells * pd.Series(weights)).sum(axis=1)
     if relative_to is not None:
         total = _share(total, cells[relative_to])

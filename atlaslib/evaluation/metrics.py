@@ -10,6 +10,8 @@ two is empty, Dice is 0.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -43,10 +45,16 @@ def dice(prediction: ArrayLike, target: ArrayLike) -> float:
 
 
 def _pair(prediction: ArrayLike, target: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    p, t = np.asarray(prediction) > 0, np.asarray(target) > 0
+    p, t = _marked(prediction), _marked(target)
     if p.shape != t.shape:
         raise ValueError(f"the prediction's shape {p.shape} is not the target's {t.shape}")
     return p, t
+
+
+def _marked(mask: Any) -> np.ndarray:
+    """Where a mask is above 0: an array, or a tensor of any type on any device."""
+    marked = mask > 0 if hasattr(mask, "cpu") else np.asarray(mask) > 0
+    return marked.cpu().numpy() if hasattr(marked, "cpu") else marked
 
 
 def dice_of(both: float, predicted: float, true: float) -> float:

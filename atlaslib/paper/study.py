@@ -135,8 +135,9 @@ def run_trial(cohort: Cohort, profile: str, seed: int) -> None:
             if error.kind == "locked":
                 raise _TakenError from None
             raise
-        for row in run.history.to_dict("records"):  # if the run was finished already
-            report(row)
+        for row in run.history.to_dict("records"):  # of a run that was finished already
+            if (step := int(row["epoch"])) not in reported:
+                trial.report(row["validation_dice"], step)
         return float(run.history.validation_dice.max())
 
     study.optimize(objective, n_trials=1, catch=_TakenError)
@@ -145,7 +146,8 @@ def run_trial(cohort: Cohort, profile: str, seed: int) -> None:
 def trials_table(study: optuna.Study) -> pd.DataFrame:
     """One row per trial that ended: trial, units, vector, dice (the best reached), epochs, state.
 
-    Of trials with the same values the last is kept: a pruned one may be drawn again and completed.
+    Of trials with the same values the one with most epochs is kept, of equals the last: a pruned
+    one may be drawn again and completed.
     """
     rows = []
     for trial in study.trials:
@@ -154,7 +156,9 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
             rows.append({"trial": trial.number, **trial.params, "dice": max(reached.values()),
                          "epochs": len(reached), "state": trial.state.name})  # fmt: skip
     table = pd.DataFrame(rows, columns=["trial", "units", "vector", "dice", "epochs", "state"])
-    return table.drop_duplicates(["units", "vector"], keep="last", ignore_index=True)
+    table = table.sort_values(["epochs", "trial"])
+    table = table.drop_duplicates(["units", "vector"], keep="last")
+    return table.sort_values("trial", ignore_index=True)
 
 
 def save(trials: pd.DataFrame, cohort: Cohort, profile: str, folder: Path) -> None:

@@ -34,6 +34,7 @@ _SCANS = ["people", "subject", "session", "dice", "dice_per_slice", "volume_ml",
           "intersection_ml", "cross_entropy", "loss", "dice_original",
           "perfect_original"]  # fmt: skip
 _DIGITS = "%.5g"  # kept in the tables
+_TEXT = dict.fromkeys(("subject", "recipe", "data", "protocol"), str)  # also if only of digits
 
 
 def read_table(folder: Path, name: str) -> pd.DataFrame:
@@ -53,7 +54,7 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
         - calibration, detection: of :mod:`atlaslib.evaluation.calibration`, for some arms.
     """
     path = folder / f"{name}.csv"
-    return pd.read_csv(path, dtype={"subject": str}) if path.is_file() else pd.DataFrame()
+    return pd.read_csv(path, dtype=_TEXT) if path.is_file() else pd.DataFrame()
 
 
 def add_rows(folder: Path, job: Job, tables: Mapping[str, pd.DataFrame]) -> None:

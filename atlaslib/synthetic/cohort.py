@@ -7,6 +7,7 @@ This module puts them together and writes the cohort to disk.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -243,8 +244,9 @@ def _make_scans(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     for leftover in root.glob(f"{_TEMPORARY[0]}*"):
-        if time.time() - leftover.stat().st_mtime > 120:  # longer than any scan: a killed run's
-            shutil.rmtree(leftover, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has just used it
+            if time.time() - leftover.stat().st_mtime > 120:  # longer than any scan: a killed run's
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def session_plan(person: Person, session: str) -> tuple[Float, list[Infarct]]:
@@ -326,7 +328,8 @@ def _write_scan(root: Path, person: Person, session: str, shifted: bool) -> None
             _write_nifti(partial / name, voxels)
         partial.chmod(0o755)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)  # a session with a file missing
+        if not _is_complete(root, person, session):  # else another process was first
+            shutil.rmtree(target, ignore_errors=True)  # a session with a file missing
         partial.rename(target)
     except OSError:
         if not _is_complete(root, person, session):  # else another process was first

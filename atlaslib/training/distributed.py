@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from atlaslib.models.device import best_device
+
 
 @dataclass(frozen=True)
 class DistributedContext:
@@ -72,8 +74,11 @@ def join_processes() -> DistributedContext:
         return DistributedContext()
     if not dist.is_initialized():
         gpu = None
-        if torch.cuda.is_available():
-            gpu = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if best_device().type == "cuda":
+            rank, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+            if rank >= count:
+                raise ValueError(f"process {rank} of this machine has no GPU, there are {count}")
+            gpu = torch.device("cuda", rank)
             torch.cuda.set_device(gpu)
         # long: the others wait while the main process builds the slice cache or saves a checkpoint
         dist.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(days=1), device_id=gpu)

@@ -226,6 +226,10 @@ def _train(folder: Path, session: TrainingSession, callbacks: Callbacks, tensorb
     ended = state.ended()  # all processes take part in this
     if context.is_main:
         state.finish(_provenance(session) | {"ended": ended})
+    if (
+        stop.asked
+    ):  # while the last epoch was validated: this run is whole, but none begins after it
+        raise KeyboardInterrupt
 
 
 def _validate(session: TrainingSession, context: DistributedContext) -> dict[str, float]:

@@ -52,6 +52,7 @@ class TrainingState:
         pinned = session.device.type == "cuda"
         self._on_host = torch.tensor([float("nan"), -1.0], pin_memory=pinned)  # mean loss, bad step
         self.loss = float("nan")  # the epoch's mean so far, at the last check
+        self._scaler: dict[str, Any] = {}  # of an earlier device: it may have skipped steps
         self._earlier = 0.0  # seconds that this epoch took before the run was resumed
         self._clock = self._saved = time.perf_counter()
 
@@ -97,7 +98,7 @@ class TrainingState:
                 "experiment": self.experiment,
                 "model": self.session.model.state_dict(),
                 "optimiser": {"state": self.session.optimiser.state_dict()["state"]},
-                "scaler": self.session.scaler.state_dict(),
+                "scaler": self.session.scaler.state_dict() or self._scaler,
                 "random": random,  # one entry per process
                 "history": self.history,
                 "weights": self.weights,
@@ -126,6 +127,10 @@ class TrainingState:
         session.model.load_state_dict(content["model"])
         # the learning rate and other settings are those of the recipe
         session.optimiser.load_state_dict(session.optimiser.state_dict() | content["optimiser"])
+        for parameter, moments in session.optimiser.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):  # in the parameter's layout, as Adam needs them
+                moments[name] = torch.empty_like(parameter).copy_(moments[name])
+        self._scaler = dict(content["scaler"])
         if content["scaler"] and session.scaler.is_enabled():  # the device may have changed
             session.scaler.load_state_dict(content["scaler"])
         for device, state in self._random(content).items():

@@ -6,9 +6,11 @@ import contextlib
 import os
 import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -97,7 +99,8 @@ class TrainingSession:
             self.forward = torch.compile(self.forward)  # type: ignore[assignment]
         if self.context.size > 1:
             torch.manual_seed(recipe.seed + self.context.rank)  # dropout differs between processes
-            self.forward = DistributedDataParallel(self.forward)
+            own = self.custom.model is not None  # it may have layers that it does not use
+            self.forward = DistributedDataParallel(self.forward, find_unused_parameters=own)
         self.optimiser = torch.optim.Adam(
             self.model.parameters(), lr=recipe.learning_rate, fused=self.device.type != "mps"
         )
@@ -233,6 +236,7 @@ def can_compile(model: nn.Module) -> bool:
         find_spec("triton") is not None
         and torch.cuda.get_device_capability() >= (7, 0)
         and any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
+        and Path(sysconfig.get_path("include"), "Python.h").is_file()
         # each of these layers breaks the graph
         and not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
     )

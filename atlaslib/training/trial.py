@@ -54,8 +54,11 @@ def _try(recipe: Recipe, custom: Custom, processes: int) -> None:
         raise ValueError(f"model: expected it on the CPU, found {', '.join(sorted(places))}")
     x = torch.rand(2, 1 + 2 * recipe.context_slices, *recipe.input_size())
     y = (torch.rand_like(x[:, :1]) < 0.1).float()
+    device = best_device()
+    custom = custom.on(device)
     if custom.augment is not None:
-        x, y = _of_user("augment", custom.augmented, x, y)
+        augmented = _of_user("augment", custom.augmented, x.to(device), y.to(device))
+        x, y = (each.cpu() for each in augmented)
     logits = checked_logits(network.train(), x)
     if not logits.requires_grad:
         raise ValueError("model: its logits do not depend on its parameters")
@@ -67,7 +70,7 @@ def _try(recipe: Recipe, custom: Custom, processes: int) -> None:
     again.load_state_dict(weights)
     loss = logits.sum()
     if custom.loss is not None:
-        loss = _of_user("loss", custom.loss_of, logits, y)
+        loss = _of_user("loss", custom.loss_of, logits.to(device), y.to(device))
         if not loss.isfinite():
             raise ValueError("loss: NaN or infinite before any training")
         (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True, allow_unused=True)

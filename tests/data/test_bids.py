@@ -310,6 +310,24 @@ def test_a_mask_whose_sources_are_no_names_is_a_warning(sources, arc):
     assert len(load_cohort(arc)) == 6
 
 
+def test_the_name_of_a_person_makes_no_lesion(tmp_path):
+    anat = tmp_path / "sub-stroke01" / "anat"
+    bids_trees.image(anat / "sub-stroke01_T1w.nii.gz")
+    lesion = bids_trees.mask(anat / "sub-stroke01_desc-lesion_mask.nii.gz")
+    tissues = tmp_path / "derivatives" / "fmriprep" / "sub-stroke01" / "anat"
+    bids_trees.mask(tissues / "sub-stroke01_dseg.nii.gz")
+    assert load_cohort(tmp_path)[0].masks == (lesion,)
+
+
+def test_sites_are_found_by_bare_numbers(tmp_path):
+    top = bids_trees.plain(tmp_path)
+    names = load_cohort(top).subjects
+    rows = [f"{name.removeprefix('sub-')}\t{number or ''}" for number, name in enumerate(names)]
+    (top / "participants.tsv").write_text("\n".join(["participant_id\tsite", *rows]) + "\n")
+    expected = [str(number or "") for number in range(len(names))]
+    assert [scan.site for scan in load_cohort(top)] == expected
+
+
 def test_a_choice_that_no_image_answers_is_refused(arc):
     with pytest.raises(DataError, match="no T1w image has 'rnu-2' in its name"):
         load_cohort(arc, choose="rnu-2")

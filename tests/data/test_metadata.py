@@ -156,6 +156,23 @@ def test_metadata_that_cannot_be_read_is_said_once(name, tmp_path):
     assert (str(error.value), error.value.kind) == (f"{top / name}: no such file", "missing")
 
 
+def test_codes_are_not_taken_for_subjects():
+    scans = pd.DataFrame({"subject": ["sub-1", "sub-2", "sub-10"], "session": [""] * 3})
+    sheet = pd.DataFrame({"participant_id": ["sub-1", "sub-2", "sub-10", "sub-11"],
+                          "sex": [1, 2, 1, 2], "age": [50, 60, 70, 80]})  # fmt: skip
+    assert join_metadata(scans, [sheet]).age.tolist() == [50, 60, 70]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"Scan": ["c0003s0002t01", "c0003s0002t02"]},
+     {"Subject": ["c0003s0002"] * 2, "Session": [" t01", "t02"]}],
+)  # fmt: skip
+def test_metadata_follow_a_scan_into_a_derivative(columns):
+    scans = pd.DataFrame({"subject": ["sub-c0003s0002"] * 2, "session": ["ses-t01", "ses-t02"]})
+    assert join_metadata(scans, [pd.DataFrame({**columns, "n": [1, 2]})]).n.tolist() == [1, 2]
+
+
 def test_of_columns_that_name_as_many_subjects_the_one_called_so_is_joined():
     """A column of matched controls holds the same subjects in another order."""
     scans = pd.DataFrame({"subject": ["031840", "031841"], "session": ["t01", "t01"]})

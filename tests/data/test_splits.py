@@ -66,6 +66,12 @@ def test_folds_test_everybody_once_and_share_large_and_small_lesions(cohort, tab
         assert sorted(len(part & set(block)) for part in tested) == [1, 1, 1]
 
 
+def test_folds_of_hidden_masks_are_one_line(cohort):
+    hidden = cohort.only([dataclasses.replace(scan, masks=()) for scan in cohort])
+    with pytest.raises(DataError, match="3 folds need as many subjects, found 0"):
+        hidden.folds(3)
+
+
 def test_folds_by_site_keep_sites_together(cohort):
     first, second = cohort.folds(2, seed=1, by="site")
     assert {scan.site for scan in first} ^ {scan.site for scan in second} == {"Site1", "Site2"}

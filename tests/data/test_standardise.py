@@ -44,6 +44,31 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
+def test_another_choice_is_not_mixed_with_the_first(tree, known, tmp_path):
+    own, out = Path(shutil.copytree(tree, tmp_path / "raw")), tmp_path / "out"
+    anat = own / "sub-A" / "ses-1" / "anat"
+    for run in (1, 2):
+        shutil.copy(anat / "sub-A_ses-1_T1w.nii.gz", anat / f"sub-A_ses-1_run-{run}_T1w.nii.gz")
+    (anat / "sub-A_ses-1_T1w.nii.gz").unlink()
+    first = atlaslib.load_cohort(own, choose="run-1")
+    register_cohort(first, out, workers=1, progress=False)
+    second = atlaslib.load_cohort(own, choose="run-2")
+    with pytest.raises(atlaslib.DataError, match="run-1.*registered before"):
+        register_cohort(second, out, workers=1, progress=False)
+
+
+def test_a_corrected_table_replaces_its_copy(tree, known, tmp_path):
+    own, out = Path(shutil.copytree(tree, tmp_path / "raw")), tmp_path / "out"
+    for age in (50, 51):
+        (own / "participants.tsv").write_text(f"participant_id\tage\nsub-A\t{age}\n")
+        register_cohort(atlaslib.load_cohort(own), out, workers=1, progress=False)
+        assert atlaslib.load_cohort(out).table().age[0] == age
+    cohort = atlaslib.load_cohort(own)
+    (own / "participants.tsv").unlink()
+    with pytest.warns(UserWarning, match="no such file"):
+        register_cohort(cohort, out, workers=1, progress=False)
+
+
 def test_scans_that_a_chapter_loses_are_counted(tree, tmp_path, monkeypatch):
     monkeypatch.setenv("ATLASLIB_HOME", str(tmp_path))
     lost = {"sub-A"}

@@ -166,6 +166,14 @@ def test_images_of_other_kinds_are_named(content, kind, compressed, tmp_path):
         read_image(path, "native")
 
 
+@pytest.mark.parametrize("end", [".nii", ".nii.gz"])
+def test_an_image_with_a_header_extension_is_read(end, tmp_path):
+    image = nib.Nifti1Image(np.arange(120, dtype=np.int16).reshape(4, 5, 6), np.eye(4))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 500))
+    image.to_filename(tmp_path / f"scan{end}")
+    assert read_image(tmp_path / f"scan{end}", "native").voxels.sum() == sum(range(120))
+
+
 def test_two_placements_that_disagree_are_noticed(tmp_path):
     image = nib.Nifti1Image(np.ones((4, 5, 6), np.uint8), np.eye(4))
     image.set_sform(np.eye(4), 1)

@@ -112,6 +112,16 @@ def test_a_share_is_as_uncertain_as_a_ratio():
     assert fixed == pytest.approx((0.2, 0.2, 0.2))
 
 
+def test_a_person_without_a_score_is_left_out_everywhere():
+    rng = np.random.default_rng(8)
+    rows = [(arm, seed, f"p{person}", rng.random())
+            for arm in "ab" for seed in range(3) for person in range(5)]  # fmt: skip
+    scans = pd.DataFrame(rows, columns=["arm", "seed", "subject", "dice"])
+    scans.loc[(scans.arm == "a") & (scans.seed == 1) & (scans.subject == "p2"), "dice"] = np.nan
+    rest = scans[scans.subject != "p2"]
+    assert contrast(scans, {"a": 1, "b": -1}) == contrast(rest, {"a": 1, "b": -1})
+
+
 def test_contrasts_of_what_cannot_be_compared_are_refused():
     values = np.full((2, 3), 0.5)
     both = scores(values, "a").assign(people=["known", "unseen"] * 3)

@@ -47,6 +47,11 @@ def test_agrees_with_monai(seed, share):
     np.testing.assert_allclose(dice_per_slice(p, t), oracle, atol=1e-6)
 
 
+def test_tensors_of_any_type_are_taken():
+    logits = torch.tensor([1.0, -1.0], dtype=torch.bfloat16, requires_grad=True)
+    assert dice(logits, torch.tensor([1.0, 1.0])) == pytest.approx(2 / 3)
+
+
 def test_mean_by_slice_leaves_out_undefined_slices():
     p = np.array([[[1, 1]], [[0, 0]], [[1, 0]], [[0, 0]]])
     t = np.array([[[1, 1]], [[0, 0]], [[0, 0]], [[0, 1]]])

@@ -91,6 +91,13 @@ def test_what_the_tables_hold_is_not_run_again(tables, tmp_path):
     assert job in missing(listed, runs.assign(recipe="0"), data)
 
 
+def test_digests_of_digits_alone_stay_text(tables, tmp_path):
+    job = JOBS["baseline", 1]
+    digits = {"data": "481237730912", "protocol": "012345678901"}
+    add_rows(tmp_path, job, {"runs": tables["baseline"]["runs"].assign(**digits)})
+    assert job not in missing([job], read_table(tmp_path, "runs"), digits["data"])
+
+
 def test_tables_say_when_they_are_out_of_date(tables):
     runs = tables["baseline"]["runs"].assign(source="synthetic cohort", data=sweep._generator())
     assert outdated(runs) == []

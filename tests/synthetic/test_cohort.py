@@ -62,6 +62,20 @@ def test_shifted_scanners_image_the_same_people(cohort, tmp_path, monkeypatch):
     assert sorted(asked) == sorted((scan.subject, True) for scan in unseen)
 
 
+def test_an_unfinished_cohort_is_refused(other):
+    mark = json.loads((other / SYNTHETIC_MARK).read_text())
+    (other / SYNTHETIC_MARK).write_text(json.dumps({**mark, "complete": False, "files": 0}))
+    with pytest.raises(DataError, match="unfinished"):
+        load_cohort(other)
+
+
+def test_a_session_that_another_process_made_is_left(other):
+    person = draw_people(SUBJECTS, seed=5)[0]
+    before = (other / person.folder("t01")).stat().st_ino
+    synthetic._write_scan(other, person, "t01", False)
+    assert (other / person.folder("t01")).stat().st_ino == before
+
+
 def test_the_folder_layout_is_that_of_release_1_1(cohort):
     assert cohort.synthetic
     assert len(cohort) == SUBJECTS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import numpy as np
@@ -63,6 +64,14 @@ def test_interrupted_run_ends_with_the_same_weights(run, cohort, tmp_path, monke
     whole = load_file(run.folder / "weights.safetensors")
     for name, value in load_file(resumed.folder / "weights.safetensors").items():
         assert torch.equal(value, whole[name]), name
+
+
+def test_a_stop_during_the_last_validation_ends_a_series_of_runs(cohort, tmp_path):
+    one = recipe("baseline", "smoke", width=2, epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(one, cohort, out=tmp_path / "run", progress=False,
+              callbacks=[lambda row: signal.raise_signal(signal.SIGINT)])  # fmt: skip
+    assert len(load_run(tmp_path / "run").history) == 1
 
 
 @pytest.mark.parametrize("decay", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +31,42 @@ def row(epoch: int, dice: float, loss: float = 0.1) -> dict[str, float]:
         "validation_dice": dice,
         "seconds": 1.0,
     }
+
+
+def test_a_scaler_s_skipped_steps_are_known_on_the_next_device(cohort, tmp_path):
+    session = new_session(RECIPE, cohort)
+    session.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    state = new_state(tmp_path, session)
+    x = torch.rand(RECIPE.batch_size, 1, *RECIPE.input_size())
+    state.record_step(session.step(x, (x > 0.9).float()))
+    state.record_step(torch.tensor(1.0))  # a step that the scaler skipped
+    state.save()
+    for _ in range(2):
+        session = new_session(RECIPE, cohort)  # a device without a scaler
+        later = new_state(tmp_path, session)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            later.resume()
+        assert later.step == 2
+        later.save()
+        later.save()
+
+
+def test_adam_s_moments_get_the_layout_of_the_weights(cohort, tmp_path):
+    chosen = recipe("residual_unet", "smoke", width=2)
+    session = new_session(chosen, cohort)
+    state = new_state(tmp_path, session)
+    channels = 1 + 2 * chosen.context_slices
+    x = torch.rand(chosen.batch_size, channels, *chosen.input_size())
+    state.record_step(session.step(x, (x[:, :1] > 0.9).float()))
+    state.save()
+    other = new_session(chosen, cohort)
+    other.model.to(memory_format=torch.channels_last)
+    new_state(tmp_path, other).resume()
+    pairs = zip(session.optimiser.state.values(), other.optimiser.state.items(), strict=True)
+    for before, (parameter, moments) in pairs:
+        assert moments["exp_avg"].stride() == parameter.stride()
+        assert torch.equal(moments["exp_avg"], before["exp_avg"])
 
 
 def test_no_epoch_begins_that_would_end_too_late(state):

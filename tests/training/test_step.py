@@ -137,11 +137,14 @@ def test_a_batch_that_does_not_fit_is_refused_on_a_cpu(cohort, tmp_path, monkeyp
         train(RECIPE, cohort, out=tmp_path / "c", model=model, progress=False)
 
 
-def test_compiling_needs_a_compiler_and_a_supported_gpu(monkeypatch):
+def test_compiling_needs_a_compiler_and_a_supported_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(step, "find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     monkeypatch.setattr(step.shutil, "which", lambda name: "/bin/gcc" if name == "gcc" else None)
     model = nn.Sequential(nn.BatchNorm2d(2))
+    monkeypatch.setattr(step.sysconfig, "get_path", lambda _: str(tmp_path))
+    assert not step.can_compile(model)  # without Python's headers
+    (tmp_path / "Python.h").touch()
     assert step.can_compile(model)
     assert not step.can_compile(nn.SyncBatchNorm.convert_sync_batchnorm(model))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 0))  # a P100

@@ -13,6 +13,7 @@ from atlaslib import evaluate, load_run, predict, recipe, train
 from atlaslib.files import DataError
 from atlaslib.models import MODELS
 from atlaslib.networks import new_network
+from atlaslib.training import trial
 from atlaslib.training.custom import Custom
 from atlaslib.training.trial import try_one_batch
 
@@ -74,6 +75,20 @@ def test_every_network_of_the_library_is_tried_without_a_complaint(name):
     if name == "dynunet":
         pytest.importorskip("monai", reason="DynUNet is MONAI's")
     try_one_batch(recipe(name, "smoke"), Custom())
+
+
+def test_the_user_s_loss_is_tried_on_the_device(monkeypatch):
+    seen = []
+
+    def loss(logits, masks):
+        seen.extend([logits.device.type, masks.device.type])
+        return logits.square().mean()
+
+    monkeypatch.setattr(trial, "best_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(trial, "slices_per_pass", lambda *_: 1)
+    with pytest.raises(Exception, match=""):  # what is on this device has no values
+        try_one_batch(RECIPE, Custom(loss=loss))
+    assert seen == ["meta", "meta"]
 
 
 @pytest.mark.parametrize("last", [nn.Sigmoid(), nn.ReLU(), nn.Softplus()])
