@@ -14,7 +14,12 @@ CITED = re.compile(r'^repository-code: "https://github\.com/([^"]+)"$', re.MULTI
 def repository(root: Path) -> str:
     """The repository as ``owner/name``, from ``_config.yml``."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
-    return str(config["repository"]["url"]).removeprefix("https://github.com/").strip("/")
+    url = str(config["repository"]["url"])
+    found = re.fullmatch(r"https://github\.com/([\w-]+/[\w.-]+?)(?:\.git)?/?", url.strip())
+    if found is None:
+        text = f"repository.url: expected https://github.com/owner/name, got {url}"
+        raise SystemExit(f"_config.yml: {text}")
+    return found[1]
 
 
 def linked_files(root: Path) -> list[Path]:

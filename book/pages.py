@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -182,10 +183,14 @@ def render(root: Path) -> bool:
     """Render ``_build/source`` to ``_build/html``; True if there was no warning or error."""
     html, doctrees = root / "_build" / "html", root / "_build" / ".doctrees"
     listed = root / "_build" / "pages.json"
-    if not listed.is_file() or json.loads(listed.read_text()) != contents(root):
-        shutil.rmtree(html, ignore_errors=True)  # a page that left the book must not linger
+    static = sorted((root / "_build" / "source" / "book" / "_static").glob("*"))
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in static}
+    before = json.loads(listed.read_text()) if listed.is_file() else None
+    if before != {"pages": contents(root), "static": files}:
+        # what left the book must not linger, and static files are copied only along with pages
+        shutil.rmtree(html, ignore_errors=True)
         shutil.rmtree(doctrees, ignore_errors=True)
-        listed.write_text(json.dumps(contents(root)))
+        listed.write_text(json.dumps({"pages": contents(root), "static": files}))
     program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     options = ["--path-output", ".", "-n", "-W", "--keep-going", "-q"]
     code = subprocess.run([*program, "build", "_build/source", *options], cwd=root).returncode

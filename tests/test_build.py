@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import build
 import nbformat
@@ -206,3 +207,21 @@ def test_pages_share_the_scripts_of_demonstrations() -> None:
     assert output.data["text/html"] == (
         '<div>a</div>\n<script src="../_static/now.js"></script>\n<script>go()</script>\n'
     )
+
+
+def test_another_static_file_alone_renders_the_book_again(tmp_path, monkeypatch):
+    """Sphinx would not copy it."""
+    static = tmp_path / "_build" / "source" / "book" / "_static"
+    static.mkdir(parents=True)
+    monkeypatch.setattr(pages, "contents", lambda root: ["book/intro"])
+    monkeypatch.setattr(pages, "copy_mathjax", lambda html: None)
+    monkeypatch.setattr(pages.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
+    marker = tmp_path / "_build" / "html" / "old"
+    kept = []
+    for colour in ("red", "red", "blue"):
+        (static / "book.css").write_text(f"p {{ color: {colour} }}")
+        pages.render(tmp_path)
+        kept.append(marker.exists())
+        marker.parent.mkdir(exist_ok=True)
+        marker.touch()
+    assert kept == [False, True, False]

@@ -35,6 +35,18 @@ def pins() -> dict[str, str]:
 # --- the repository's address -----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("end", ["", "/", ".git"])
+def test_the_address_of_a_repository_may_be_that_of_its_clone(end: str, tmp_path: Path) -> None:
+    (tmp_path / "_config.yml").write_text(f"repository: {{url: https://github.com/me/atlas{end}}}")
+    assert links.repository(tmp_path) == "me/atlas"
+
+
+def test_another_address_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "_config.yml").write_text("repository: {url: git@github.com:me/atlas.git}")
+    with pytest.raises(SystemExit, match="expected https://github.com/owner/name"):
+        links.repository(tmp_path)
+
+
 def test_all_links_name_the_same_repository() -> None:
     url = f"https://github.com/{links.repository(ROOT)}"
     assert links.current_repository(ROOT) == links.repository(ROOT)

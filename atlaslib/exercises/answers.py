@@ -22,7 +22,7 @@ WORDS = {
 }  # fmt: skip
 
 # 1,560 may be meant as one thousand five hundred and sixty
-GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(?:[,. ']\d{3})+")
+GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(?:[,. ']\d{3})+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -78,21 +78,21 @@ def verdict(number: str, exercise: Exercise, answer: object) -> Verdict:
 
 
 def readings(text: str) -> list[float]:
-    """The numbers that a text can mean: "0,5" is one half, "1,560" is 1.56 or 1560.
+    """The numbers that a text can mean: "0,5" is one half, "1,560" is 1.56 or 1560, "5 %" 5 or .05.
 
     Returns
     -------
     list
         Empty if it is not a number.
     """
-    plain = re.sub(r"[\s\u202f\u00a0]+", " ", text).strip().replace("\N{MINUS SIGN}", "-")
-    plain = re.sub(r" ?%$", "", plain)
+    plain = re.sub(r"[\s\ufeff]+", " ", text).strip().replace("\N{MINUS SIGN}", "-")
+    plain, in_per_cent = re.subn(r" ?%$", "", plain)
     found = []
     if re.fullmatch(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?", plain, re.IGNORECASE | re.ASCII):
         found.append(float(plain.replace(",", ".")))
     if re.fullmatch(GROUPED, plain):
         found.append(float(re.sub(r"[,. ']", "", plain)))
-    return found
+    return found + [value / 100 for value in found] if in_per_cent else found
 
 
 def _verdict_on_number(number: str, exercise: Number, answer: object) -> Verdict:
@@ -108,7 +108,9 @@ def _verdict_on_number(number: str, exercise: Number, answer: object) -> Verdict
         raise ValueError(f"exercise {number} takes a number, got {type(answer).__name__}")
 
     def any_is(target: float) -> bool:
-        return any(close(value, target, exercise["tolerance"]) for value in values)
+        # as near as to the answer, or in proportion to a smaller number
+        share = min(1.0, abs(target / exercise["answer"])) if exercise["answer"] else 1.0
+        return any(close(value, target, exercise["tolerance"] * share) for value in values)
 
     if any_is(exercise["answer"]):
         return Verdict(True, RIGHT + exercise["right"])

@@ -7,19 +7,23 @@ window.atlaslib = window.atlaslib || {};
 
   // The numbers that a text can mean; none if it is not a number.
   function readings(text) {
-    const plain = text.replace(/\s+/g, " ").trim().replace("\u2212", "-").replace(/ ?%$/, "");
+    const typed = text.replace(/\s+/g, " ").trim().replaceAll("\u2212", "-");
+    const plain = typed.replace(/ ?%$/, "");
     const found = [];
     if (NUMBER.test(plain)) found.push(Number(plain.replace(",", ".")));
     if (GROUPED.test(plain)) found.push(Number(plain.replace(/[,. ']/g, "")));
-    return found;
+    return plain === typed ? found : [...found, ...found.map((value) => value / 100)];
   }
 
   function onNumber({ answer, tolerance, right, hints, otherwise }, text, words) {
     if (!text.trim()) return [null, words.noNumber];
     const values = readings(text);
     if (!values.length) return [null, words.notANumber];
-    const anyIs = (target) =>
-      values.some((value) => Math.abs(value - target) <= tolerance + 1e-9 * Math.abs(target));
+    const anyIs = (target) => {
+      // as near as to the answer, or in proportion to a smaller number
+      const slack = tolerance * (answer ? Math.min(1, Math.abs(target / answer)) : 1);
+      return values.some((value) => Math.abs(value - target) <= slack + 1e-9 * Math.abs(target));
+    };
     if (anyIs(answer)) return [true, right];
     const hint = hints.find(({ to }) => anyIs(to));
     return [false, hint ? hint.say : otherwise];
@@ -38,7 +42,7 @@ window.atlaslib = window.atlaslib || {};
       output.className = state;
       output.replaceChildren(...content);
     };
-    form.querySelector("button").hidden = false;
+    Object.assign(form.querySelector("button"), { hidden: false, disabled: false });
     form.onsubmit = (event) => {
       event.preventDefault();
       const text = form.elements.answer.value; // of radio buttons: that of the chosen one, or ""

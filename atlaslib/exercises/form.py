@@ -50,7 +50,7 @@ def form(number: str, exercise: Exercise, words: Mapping[str, str]) -> Form:
     return Form(
         f'<div class="atlaslib-exercise" id="{identity}">\n<style>\n{_text("form.css")}</style>\n'
         f'<form aria-label="Exercise {number}" autocomplete="off" novalidate>\n{fields}\n'
-        '<button type="submit" hidden>Check</button>\n<output></output>\n</form>\n</div>\n'
+        '<button type="submit" hidden disabled>Check</button>\n<output></output>\n</form>\n</div>\n'
         f'<script data-file="exercise.js">\n{_text("form.js")}</script>\n'
         f'<script>atlaslib.exercise("{identity}", {settings});</script>\n'
     )

@@ -26,7 +26,7 @@ class Hint(TypedDict):
 
 @final
 class Number(TypedDict):
-    """An exercise that is answered with a number; a hint has the tolerance of the answer."""
+    """An exercise that is answered with a number; a hint has its tolerance, or less."""
 
     asks: str
     answer: float

@@ -42,10 +42,13 @@ def test_a_choice_is_a_letter(answer: str, right: bool) -> None:
         ("0.5", [0.5]),
         ("0,5", [0.5]),
         (",5", [0.5]),
-        ("51 %", [51]),
+        ("51 %", [51, 0.51]),
+        ("86.7%", [86.7, 0.867]),
         ("5e-4", [0.0005]),
         ("-3", [-3]),
         ("\N{MINUS SIGN}3", [-3]),
+        ("\N{MINUS SIGN}5e\N{MINUS SIGN}4", [-0.0005]),
+        ("\N{ZERO WIDTH NO-BREAK SPACE}1560", [1560]),
         ("73 856", [73856]),
         ("73\N{NARROW NO-BREAK SPACE}856", [73856]),
         ("1,560", [1.56, 1560]),
@@ -59,6 +62,13 @@ def test_a_choice_is_a_letter(answer: str, right: bool) -> None:
 )
 def test_numbers_are_read_as_people_write_them(text: str, numbers: list[float]) -> None:
     assert readings(text) == pytest.approx(numbers)
+
+
+def test_a_hint_is_for_numbers_near_its_own() -> None:
+    assert check("6.2", "51%").right
+    assert "the share itself" in check("6.2", 0.51).text
+    assert "the share itself" not in check("6.2", 0.49).text
+    assert "best constant" not in check("2.3", 0.5).text
 
 
 def test_no_answer_is_asked_for_again() -> None:

@@ -18,11 +18,13 @@ window.atlaslib = window.atlaslib || {};
       button.textContent = "Loading …";
       try {
         const networks = await Promise.all(data.networks.map(network));
-        root.classList.add("started");
         const focus = begin(find("live"), data, networks);
+        root.classList.add("started");
         focus.focus({ preventScroll: true });
       } catch (error) {
-        button.textContent = "It cannot start here: " + error.message;
+        button.disabled = false;
+        button.textContent = `It cannot start here: ${error.message}. Try again`;
+        button.focus();
       }
     };
   }
@@ -153,6 +155,7 @@ window.atlaslib = window.atlaslib || {};
       set(k, reach * (1 - (2 * (event.clientY - top)) / height));
     }
     board.onpointerdown = (event) => {
+      if (!event.isPrimary || event.button) return;
       event.preventDefault();
       board.setPointerCapture(event.pointerId);
       drag(event);

@@ -5,17 +5,18 @@
   const FIRST = { size: 18, darkness: 0.9, contrast: 1, noise: 0 };
 
   // The same noise at every stroke: only its strength changes.
-  const NOISE = (() => {
+  function normal(length) {
     let seed = 1;
     const uniform = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
-    return Float32Array.from({ length: 3 * ROWS * COLUMNS }, () =>
+    return Float32Array.from({ length }, () =>
       Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()));
-  })();
+  }
 
   atlaslib.paint = (id, data) => atlaslib.start(id, data, begin);
 
   function begin(live, data, networks) {
     const slices = data.slices.map(atlaslib.bytes);
+    const noise = normal(slices.length * ROWS * COLUMNS);
     const brain = atlaslib.bits(data.brain);
     const middle = (slices.length - 1) / 2;
     const state = { ...FIRST, marks: [data.mark], mirror: false };
@@ -58,7 +59,7 @@
           let value = level + lesion[k] * state.darkness * (data.fluid - level);
           if (value > 32 && value < 224 && state.contrast !== 1)
             value = 32 + 192 * ((value - 32) / 192) ** state.contrast;
-          value += state.noise * NOISE[number * ROWS * COLUMNS + k];
+          value += state.noise * noise[number * ROWS * COLUMNS + k];
           return Math.min(Math.max(Math.round(value), 0), 255);
         });
       });
@@ -215,11 +216,20 @@
 
     // press on the lesion and drag it; press beside it and paint
     let held = null;
+    const undo = () => {
+      if (!held) return;
+      state.marks = held.before;
+      held = null;
+      changed();
+    };
+    view.canvas.className = "painted";
     view.canvas.onpointerdown = (event) => {
+      if (!event.isPrimary) return undo(); // a second finger: the picture is enlarged
+      if (event.button) return;
       const [x, y] = view.place(event);
       const reach = Math.max(state.size / 2, 6);
       const drag = state.marks.some(([a, b]) => Math.hypot(a - x, b - y) < reach);
-      held = { x, y, drag };
+      held = { x, y, drag, before: state.marks };
       view.canvas.setPointerCapture(event.pointerId);
       if (!drag) {
         state.marks = [...state.marks, [x, y]];
@@ -227,7 +237,7 @@
       }
     };
     view.canvas.onpointermove = (event) => {
-      if (!held) return;
+      if (!held || !event.isPrimary) return;
       const [x, y] = view.place(event);
       if (held.drag) move(x - held.x, y - held.y);
       else if (Math.hypot(x - held.x, y - held.y) < Math.max(state.size / 6, 1)) return;
@@ -237,7 +247,8 @@
       }
       held = { ...held, x, y };
     };
-    view.canvas.onpointerup = view.canvas.onpointercancel = () => (held = null);
+    view.canvas.onpointerup = () => (held = null);
+    view.canvas.onpointercancel = undo;
     view.canvas.onkeydown = (event) => {
       const far = event.shiftKey ? 8 : 2;
       const actions = {

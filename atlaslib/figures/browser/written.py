@@ -35,6 +35,7 @@ _ASSUMED: dict[str, Callable[..., bool]] = {
     "upsample_bilinear2d": lambda _, shape, corners, *factors: not corners,
     "slice": lambda *args: len(args) <= 4,
     "pad": lambda _, widths, *mode: not mode and not any(widths[:4]),
+    "add": lambda x, y: isinstance(y, torch.fx.Node) and x.meta["val"].shape == y.meta["val"].shape,
     "cat": lambda _, dimension=0: dimension == 1,
 }
 

@@ -192,7 +192,17 @@ def test_a_missing_file_is_named(browser: Any, folder: Path, tmp_path: Path) -> 
     page.goto((tmp_path / "page.html").as_uri())
     page.get_by_role("button", name="Start").click()
     page.wait_for_selector("text=network-dark.js is missing")
+    page.unroute("**/network-dark.js")
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_selector("canvas")
+    assert page.locator("canvas").evaluate("e => getComputedStyle(e).touchAction") == "pinch-zoom"
     page.close()
+
+
+def test_another_button_paints_nothing(page: Any) -> None:
+    before = settled(page)[1]
+    page.mouse.click(*on_screen(page, 60, 150), button="right")
+    assert settled(page)[1] == before
 
 
 def test_in_print_and_without_scripts_there_is_a_picture(

@@ -136,6 +136,17 @@ def test_arguments_that_the_browser_would_ignore_are_refused(layer: nn.Module) -
         written_network(nn.Sequential(first, layer).eval(), atlaslib.recipe("baseline", "smoke"))
 
 
+class Broadcast(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + nn.functional.adaptive_avg_pool2d(x, 1)
+
+
+def test_a_sum_of_other_shapes_is_refused() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), Broadcast()).eval()
+    with pytest.raises(ValueError, match="does not do what its arguments ask for"):
+        written_network(network, atlaslib.recipe("baseline", "smoke"))
+
+
 def test_an_operation_that_is_missing_is_named() -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Softplus())
     with pytest.raises(ValueError, match=r"softplus.*network\.js has no such operation"):
