@@ -6,8 +6,8 @@ So any folder of an unpacked release will do, and its parts may be merged in any
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import os
 import re
 import stat
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from atlaslib.data import bids
 from atlaslib.data.cohort import EXACT, SYNTHETIC_MARK, Cohort, Scan
-from atlaslib.data.metadata import HIDDEN, find_table, is_table, subject_key
-from atlaslib.files import DataError, expect, open_error, read_bytes, user_path
+from atlaslib.data.metadata import HIDDEN, find_table, is_table, read_json, subject_key
+from atlaslib.files import DataError, expect, open_error, user_path
 
 _END = r"(?i:\.nii(\.gz)?)"
 _MNI_2 = "_space-MNI152NLin2009aSym"
@@ -229,11 +229,10 @@ def other_images(root: Path) -> list[Path]:
 def _unfinished(marked: list[Path]) -> Iterator[DataError]:
     """Synthetic cohorts that have not got all of their people yet."""
     for folder in dict.fromkeys(marked):
-        try:
-            mark = json.loads(read_bytes(folder / SYNTHETIC_MARK))
-        except (DataError, ValueError):
-            continue
-        if isinstance(mark, dict) and mark.get("complete") is False:
+        mark = {}
+        with contextlib.suppress(DataError):
+            mark = read_json(folder / SYNTHETIC_MARK)
+        if mark.get("complete") is False:
             text = "this synthetic cohort is unfinished: make it again, and the rest is added"
             yield DataError(f"{folder}: {text}", "unfinished")
 

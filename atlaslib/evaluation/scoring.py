@@ -224,7 +224,7 @@ def evaluate(
 
 
 def _parts(given: Sequence[Trained]) -> dict[str, str]:
-    """Each subject's part of the split; if runs differ, the one that tells most."""
+    """Each subject's part of the split; if runs differ, "train" before "validation", "test"."""
     by_slice = given[0].recipe.split in BY_SLICE  # every part has all subjects; "test" is scored
     found: dict[str, str] = {}
     for part in ("train", "validation", "test") if by_slice else ("test", "validation", "train"):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,10 +82,12 @@ class Custom:
             return self
         return dataclasses.replace(self, loss=copy.deepcopy(self.loss).to(device))
 
-    def known_by_name(self) -> list[str]:
-        """Which of the user's own things may change without making it another experiment."""
+    def warn_if_unknown(self, folder: Path, found: str) -> None:
+        """Warn that a run goes by the names of what is the user's own, which may have changed."""
         names = ("model", "loss", "sampler", "augment")
-        return [name for name in names if getattr(self, name) is not None]
+        if own := [name for name in names if getattr(self, name) is not None]:
+            text = f"if you have changed your {' or '.join(own)} since, choose another folder"
+            warnings.warn(f"{folder}: {found}; {text}", stacklevel=3)
 
     def describe(self) -> str:
         """What is the user's own, in words, for provenance and key; empty if nothing is.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +153,8 @@ def train(
     finished = is_finished(folder)
     with use_device(device):
         _train_in(folder, recipe, cohort, custom, callbacks, progress, tensorboard)
-    if finished and (named := custom.known_by_name()):
-        text = f"if you have changed your {' or '.join(named)} since, choose another folder"
-        warnings.warn(f"{folder}: read, because it was finished before; {text}", stacklevel=2)
+    if finished:
+        custom.warn_if_unknown(folder, "read, because it was finished before")
     return load_run(folder, model)
 
 
@@ -226,9 +224,8 @@ def _train(folder: Path, session: TrainingSession, callbacks: Callbacks, tensorb
     ended = state.ended()  # all processes take part in this
     if context.is_main:
         state.finish(_provenance(session) | {"ended": ended})
-    if (
-        stop.asked
-    ):  # while the last epoch was validated: this run is whole, but none begins after it
+    # while the last epoch was validated: this run is whole, but none begins after it
+    if stop.asked:
         raise KeyboardInterrupt
 
 

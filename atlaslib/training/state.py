@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +113,8 @@ class TrainingState:
         content = load_checkpoint(self.folder, self.session.device, self._checked)
         if content is not None:
             self._restore(content)
-            if self.context.is_main and (named := self.session.custom.known_by_name()):
-                text = f"if you have changed your {' or '.join(named)} since, choose another folder"
-                warnings.warn(f"{self.folder}: resumed; {text}", stacklevel=2)
+            if self.context.is_main:
+                self.session.custom.warn_if_unknown(self.folder, "resumed")
 
     def _write_identity(self) -> None:
         """Write again what may have been deleted or edited, and is needed to resume the run."""

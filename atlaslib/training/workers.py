@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -65,11 +64,12 @@ def _call(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:
 
 @contextlib.contextmanager
 def _free_gpu() -> Iterator[int]:
-    """A GPU that no other worker on this machine is using; waits for one."""
+    """A GPU that no other worker is using; waits for one."""
     folder = home() / "gpus"
     make_folder(folder)
     for gpu in itertools.cycle(range(torch.cuda.device_count())):
-        lock = FileLock(folder / f"{socket.gethostname()}-{gpu}.lock")  # machines may share files
+        # not by its number: workers may see different ones, and machines may share files
+        lock = FileLock(folder / f"{torch.cuda.get_device_properties(gpu).uuid}.lock")
         try:
             lock.acquire(timeout=0.1)
         except Timeout:

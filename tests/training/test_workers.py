@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from cluster import dask_cluster
+from filelock import FileLock
 
-from atlaslib import DataError
+from atlaslib import DataError, home
 from atlaslib.training import workers
 from atlaslib.training.workers import run_parallel
 
@@ -42,6 +44,8 @@ def test_a_call_takes_a_gpu_that_no_other_uses(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    properties = [SimpleNamespace(uuid=name) for name in ("GPU-a", "GPU-b")]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties.__getitem__)
 
     def within(depth: int) -> int:
         """Call again while the first call goes on."""
@@ -53,6 +57,10 @@ def test_a_call_takes_a_gpu_that_no_other_uses(monkeypatch):
         workers._call(fail_on, (1,))
     assert workers._call(abs, (-3,)) == 3
     assert taken == [0, 1, 0, 0]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # of two, this worker sees the other
+    with FileLock(home() / "gpus" / "GPU-a.lock"):
+        monkeypatch.setattr(torch.cuda, "get_device_properties", properties[1:].__getitem__)
+        assert workers._call(abs, (-4,)) == 4
 
 
 @pytest.mark.parametrize("address", ["nowhere", "tcp://127.0.0.1:9"])
