@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from atlaslib.evaluation.scoring import evaluate, summary
     from atlaslib.files import DataError, home
     from atlaslib.models import build_model
-    from atlaslib.recipes import Recipe, recipe
+    from atlaslib.profiles import recipe
+    from atlaslib.recipes import Recipe
     from atlaslib.runs import Run, load_run
     from atlaslib.synthetic.cohort import make_cohort, open_cohort
     from atlaslib.training.loop import train
@@ -42,7 +43,8 @@ _PUBLIC = {
     "evaluation.scoring": ("evaluate", "summary"),
     "files": ("DataError", "home"),
     "models": ("build_model",),
-    "recipes": ("Recipe", "recipe"),
+    "profiles": ("recipe",),
+    "recipes": ("Recipe",),
     "runs": ("Run", "load_run"),
     "synthetic.cohort": ("make_cohort", "open_cohort"),
     "training.loop": ("train",),

@@ -251,7 +251,7 @@ def _add_profile(command: argparse.ArgumentParser) -> None:
 
 
 def _profile(text: str) -> str:
-    from atlaslib.recipes import PROFILES
+    from atlaslib.profiles import PROFILES
 
     if text not in PROFILES:
         raise argparse.ArgumentTypeError(f"no profile {text!r}; choose from {', '.join(PROFILES)}")

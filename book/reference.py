@@ -10,7 +10,7 @@ from types import ModuleType
 
 import atlaslib
 
-SHARED = ("files", "recipes", "networks", "runs")
+SHARED = ("files", "recipes", "profiles", "networks", "runs")
 
 
 def pages() -> dict[str, str]:

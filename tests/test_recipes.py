@@ -12,7 +12,8 @@ import torch
 from atlaslib import build_model, recipe
 from atlaslib.networks import forward_gflop
 from atlaslib.paper.profiles import departures
-from atlaslib.recipes import PROFILES, Recipe, describe, parse_changes
+from atlaslib.profiles import PROFILES
+from atlaslib.recipes import Recipe, describe, parse_changes
 from atlaslib.training.memory import saved_for_backward
 
 

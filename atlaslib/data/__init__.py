@@ -2,5 +2,5 @@
 
 In: archives and files of ATLAS or of the synthetic cohort, and their metadata tables. Out: a
 `Cohort` of scans, the faults of a folder, slices as tensors, slices reassembled into a volume.
-May import: networks, recipes, models, files.
+May import: networks, profiles, recipes, models, files.
 """

@@ -2,7 +2,7 @@
 
 In: tables or arrays, for a viewer a scan. Out: a Figure that is not registered with pyplot, so that
 a notebook shows it only once, as the last line of a cell; of a demonstration, HTML.
-May import: training, evaluation, runs, synthetic, data, networks, recipes, models, files.
+May import: training, evaluation, runs, synthetic, data, networks, profiles, recipes, models, files.
 """
 
 from atlaslib.figures.base import COLOURS, Picture, panels, show_slice, tidy

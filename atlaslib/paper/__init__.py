@@ -2,5 +2,5 @@
 
 In: a cohort and a profile. Out: tables in a folder for each profile, such as
 ``data/results/quick``, and a verdict on each claim.
-May import: training, evaluation, runs, synthetic, data, networks, recipes, models, files.
+May import: training, evaluation, runs, synthetic, data, networks, profiles, recipes, models, files.
 """

@@ -6,7 +6,8 @@ constant predictor, the long arms and the models of today.
 
 from __future__ import annotations
 
-from atlaslib.recipes import SHORT, Recipe, Value, recipe
+from atlaslib.profiles import SHORT, recipe
+from atlaslib.recipes import Recipe, Value
 
 # Both models use the baseline's learning rate and batch size, so that a difference between their
 # results comes from the models.

@@ -6,7 +6,8 @@ import dataclasses
 
 import pandas as pd
 
-from atlaslib.recipes import Recipe, recipe
+from atlaslib.profiles import recipe
+from atlaslib.recipes import Recipe
 
 # Why a profile departs from the paper, by field.
 _REASONS = {

@@ -11,7 +11,8 @@ import pandas as pd
 from atlaslib.evaluation.intervals import Effect, contrast
 from atlaslib.files import file_digest, shipped
 from atlaslib.paper.claims import Claim
-from atlaslib.recipes import Recipe, Value, recipe
+from atlaslib.profiles import recipe
+from atlaslib.recipes import Recipe, Value
 
 MARGIN = 0.02  # in Dice: a length whose arms are all this close to the longest is long enough
 FOLDS = 6  # of a folder of real data

@@ -16,7 +16,8 @@ from atlaslib.evaluation.scoring import evaluate
 from atlaslib.models import build_model
 from atlaslib.models.device import best_device, fast_layout, half_precision
 from atlaslib.paper.claims import Effect, difference, repeated
-from atlaslib.recipes import SHORT, Recipe, Value, recipe
+from atlaslib.profiles import SHORT, recipe
+from atlaslib.recipes import Recipe, Value
 from atlaslib.training.loop import train
 from atlaslib.training.memory import parameter_bytes, saved_for_backward
 

@@ -15,7 +15,7 @@ from atlaslib.data import standardise
 from atlaslib.data.standardise import register_cohort
 from atlaslib.evaluation import native as module
 from atlaslib.evaluation.native import evaluate_native
-from atlaslib.recipes import recipe
+from atlaslib.profiles import recipe
 
 LAS = native(shape=(120, 150, 60), zooms=(1.5, 1.5, 3), las=True)
 NETWORK = atlaslib.Predictor(atlaslib.build_model("zero"), recipe("zero", "smoke"))

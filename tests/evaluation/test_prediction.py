@@ -20,7 +20,7 @@ from atlaslib.data.volumes import read_t1
 from atlaslib.evaluation import prediction as module
 from atlaslib.evaluation.inference import load_members, probabilities
 from atlaslib.evaluation.prediction import doubts, segment
-from atlaslib.recipes import recipe
+from atlaslib.profiles import recipe
 
 LAS = native(shape=(120, 150, 60), zooms=(1.5, 1.5, 3), las=True)
 NETWORK = atlaslib.Predictor(atlaslib.build_model("zero"), recipe("zero", "smoke"))

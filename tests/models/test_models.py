@@ -15,7 +15,7 @@ from atlaslib.models import MODELS, count_parameters, layer_table
 from atlaslib.models.decoders import DECODERS, UpConvolution
 from atlaslib.models.residual_unet import InstanceNorm
 from atlaslib.models.resnet import TensorFlowUnit, Unit
-from atlaslib.recipes import PROFILES
+from atlaslib.profiles import PROFILES
 
 PAPER = {  # section 4: layer, output
     "conv1": (232, 196, 64),

@@ -10,7 +10,7 @@ from differing import differing
 from atlaslib.networks import forward_gflop
 from atlaslib.paper import claims
 from atlaslib.paper.arms import WALK, WALK_BACK, arms
-from atlaslib.recipes import PROFILES
+from atlaslib.profiles import PROFILES
 
 
 def test_arms_of_all_claims_and_walks_exist():

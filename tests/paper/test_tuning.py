@@ -9,7 +9,7 @@ import torch
 
 from atlaslib.paper import tuning
 from atlaslib.paper.tuning import batch_costs, step_cost
-from atlaslib.recipes import recipe
+from atlaslib.profiles import recipe
 
 
 def table(dice: np.ndarray) -> pd.DataFrame:

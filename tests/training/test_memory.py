@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from atlaslib.recipes import recipe
+from atlaslib.profiles import recipe
 from atlaslib.training.memory import max_batch_size, parameter_bytes, saved_for_backward
 
 SMALL = recipe("baseline", "smoke", width=2)

@@ -19,7 +19,7 @@ from atlaslib.data.volumes import near_brain
 from atlaslib.evaluation.inference import slice_logits
 from atlaslib.evaluation.predictor import Predictor
 from atlaslib.figures.browser import paint
-from atlaslib.recipes import recipe
+from atlaslib.profiles import recipe
 
 DARK = 0.3  # the network marks what is darker
 

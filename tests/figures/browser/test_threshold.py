@@ -15,7 +15,7 @@ from atlaslib.evaluation.metrics import pooled_dice
 from atlaslib.evaluation.predictor import Predictor
 from atlaslib.evaluation.starter_code import original_scores
 from atlaslib.figures.browser.threshold import LEVELS, choose_threshold, dice_and_loss
-from atlaslib.recipes import recipe
+from atlaslib.profiles import recipe
 
 
 def network(offset: float) -> Predictor:
