@@ -188,6 +188,19 @@ def test_a_chapter_is_summed_up_in_three_lines(notebook: NotebookNode) -> None:
     assert len(re.findall(r"^- ", text, re.MULTILINE)) == 3
 
 
+def reading_minutes(notebook: NotebookNode) -> float:
+    """At 130 words and 15 lines of unfolded code a minute."""
+    words = sum(len(c.source.split()) for c in notebook.cells if c.cell_type == "markdown")
+    folded = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+    shown = [cell for cell in code_cells(notebook) if not folded & set(tags(cell))]
+    return words / 130 + sum(len(cell.source.splitlines()) for cell in shown) / 15
+
+
+def test_the_time_to_read_is_about_right(notebook: NotebookNode) -> None:
+    said = re.search(r"To read: (\d+) minutes", notebook.cells[0].source)
+    assert said is None or 2 / 3 < int(said[1]) / reading_minutes(notebook) < 3 / 2
+
+
 def test_only_one_cell_holds_parameters(notebook: NotebookNode) -> None:
     assert sum("parameters" in tags(cell) for cell in notebook.cells) == 1
 
