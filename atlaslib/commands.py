@@ -186,7 +186,7 @@ def claims(options: argparse.Namespace) -> None:
     folder = base / options.profile
     sweep.run_all(options.profile, folder, root, options.scheduler)
     scans = sweep.read_table(folder, "scans")
-    effects = protocol.effects(scans[scans.people.isin(["known", "fold"])])
+    effects = protocol.effects(options.profile, scans)
     shown = ["claim", "verdict", "effect", "statement"]
     print(verdicts(effects, protocol.CLAIMS)[shown].to_string(index=False))
     print(f"tables in {folder}")

@@ -309,25 +309,55 @@ CLAIMS = (
 PRIMARY = ("C2", "C3", "C6b")
 
 
-def effects(scans: pd.DataFrame) -> dict[str, Effect]:
-    """The effect of each claim whose arms are in the table.
+def trainings(profile: str, scans: pd.DataFrame) -> pd.DataFrame:
+    """How many trainings of each arm the protocol asks for, and how many are in the table.
 
     Parameters
     ----------
+    profile : str
     scans : DataFrame
-        arm, seed, subject, dice, loss: one row per test scan, imaged by the known scanners.
+        arm, seed and people, as of :func:`atlaslib.paper.sweep.read_table`; may be empty.
+
+    Returns
+    -------
+    DataFrame
+        seeds and done, indexed by arm; the primary arms first.
     """
+    any_choice = Choice(dict.fromkeys(ENCODERS, 0.001), 1, ())
+    in_folds = len(scans) > 0 and (scans.people == "fold").all()
+    done = scans.groupby("arm").seed.nunique() if len(scans) else {}
+    rows = [
+        (arm, FOLDS if in_folds else seeds, done.get(arm, 0))
+        for arm, (chosen, seeds) in arms(profile, any_choice).items()
+        if not (in_folds and chosen.split == "slice")
+    ]
+    return pd.DataFrame(rows, columns=["arm", "seeds", "done"]).set_index("arm")
+
+
+def effects(profile: str, scans: pd.DataFrame) -> dict[str, Effect]:
+    """The effect of each claim whose arms are complete: nothing is judged before.
+
+    Parameters
+    ----------
+    profile : str
+    scans : DataFrame
+        arm, seed, people, subject, dice, loss, as of :func:`atlaslib.paper.sweep.read_table`;
+        those of unseen scanners do not count.
+    """
+    scans = scans[scans.people.isin(["known", "fold"])]
     found = {}
     people = scans.subject.nunique()
+    counted = trainings(profile, scans)
+    complete = set(counted.index[counted.done >= counted.seeds])
     for claim in CLAIMS:
         assert claim.arms is not None
         first, second = claim.arms
-        if not {first, second} <= set(scans.arm):
-            continue
+        # the Dice of zero, which marks nothing, is 0
         weights = {first: 1.0} if second == "zero" else {first: 1.0, second: -1.0}
+        if not set(weights) <= complete:
+            continue
         level = 1 - 0.05 / len(PRIMARY) if claim.key in PRIMARY else 0.95
         relative = second if claim.relative else None
         interval = contrast(scans, weights, claim.column, level, relative)
-        seeds = min(scans[scans.arm == arm].seed.nunique() for arm in weights)
-        found[claim.key] = Effect(*interval, subjects=people, seeds=seeds)
+        found[claim.key] = Effect(*interval, people, int(counted.done[list(weights)].min()))
     return found

@@ -130,18 +130,32 @@ def test_the_length_is_the_shortest_close_to_the_longest_in_every_arm(reached, p
     assert (choice.passes, choice.unsettled) == (passes, unsettled)
 
 
-def test_effects_are_given_for_claims_whose_arms_are_present():
+def test_effects_are_given_for_claims_whose_arms_are_complete():
     rng = np.random.default_rng(0)
     people = rng.random(20)
-    means = {"baseline": 0.4, "resnet": 0.3, "zero": 0.0}
+    arms = {"baseline": (0.4, 12), "resnet": (0.3, 12), "20 units, U-Net": (0.4, 12),
+            "4 units, U-Net": (0.3, 11)}  # fmt: skip
     scans = pd.DataFrame(
-        [(arm, seed, f"s{n}", mean * share * 2 + rng.normal(0, 0.001), 1.0)
-         for arm, mean in means.items() for seed in range(1 if arm == "zero" else 6)
-         for n, share in enumerate(people)], columns=["arm", "seed", "subject", "dice", "loss"],
+        [(arm, seed, "known", f"s{n}", mean * share * 2 + rng.normal(0, 0.001), 1.0)
+         for arm, (mean, seeds) in arms.items() for seed in range(seeds)
+         for n, share in enumerate(people)],
+        columns=["arm", "seed", "people", "subject", "dice", "loss"],
     )  # fmt: skip
-    found = protocol.effects(scans)
+    unseen = scans.assign(people="unseen", dice=0.0)
+    found = protocol.effects("quick", pd.concat([scans, unseen]))
     assert set(found) == {"C1", "C3"}
     assert found["C3"].value == pytest.approx(0.2 * people.mean(), abs=0.001)
-    assert (found["C1"].subjects, found["C1"].seeds) == (20, 6)
+    assert (found["C1"].subjects, found["C1"].seeds) == (20, 12)
     wide, narrow = found["C3"], protocol.contrast(scans, {"baseline": 1, "resnet": -1})
     assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low)  # 98.3 % against 95 %
+
+
+def test_trainings_are_counted_against_the_plan():
+    none = protocol.trainings("quick", pd.DataFrame())
+    assert none.seeds["baseline"] == 12
+    assert none.done.sum() == 0
+    assert none.seeds.sum() == len(jobs("quick", CHOICE))
+    known = pd.DataFrame({"arm": ["resnet", "resnet"], "seed": [0, 1], "people": "known"})
+    assert protocol.trainings("quick", known).done["resnet"] == 2
+    folds = protocol.trainings("quick", known.assign(people="fold"))
+    assert folds.seeds.sum() == len(protocol.in_folds(jobs("quick", CHOICE)))
