@@ -170,6 +170,9 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     ),
     "plot_peers": lambda: figures.plot_peers(PUBLISHED, HERE),
     "plot_means": lambda: figures.plot_means(MEANS),
+    "plot_crossed": lambda: figures.plot_crossed(
+        pd.DataFrame({"good": [0.9, 0.7], "poor": [0.0, 0.2]}, index=[3, 4])
+    ),
     "plot_factorial": lambda: figures.plot_factorial(CELLS),
     "plot_ranking": lambda: figures.plot_ranking({"C3": RANKED, "depth": -RANKED}, 0.02),
     "plot_walk": lambda: figures.plot_walk(WALKED),

@@ -19,6 +19,7 @@ from atlaslib.figures.data import (
 from atlaslib.figures.experiments import (
     plot_agreement,
     plot_calibration,
+    plot_crossed,
     plot_detection,
     plot_factorial,
     plot_lengths,
@@ -71,6 +72,7 @@ __all__ = [
     "plot_ceiling",
     "plot_contact_sheet",
     "plot_costs",
+    "plot_crossed",
     "plot_curves",
     "plot_detection",
     "plot_dice_by_volume",

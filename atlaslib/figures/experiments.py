@@ -38,6 +38,25 @@ def plot_means(table: pd.DataFrame, label: str = "Dice, mean over test scans") -
     return figure
 
 
+def plot_crossed(cells: pd.DataFrame) -> Figure:
+    """The Dice of every test person (columns, in order of their means) by every training (rows).
+
+    Parameters
+    ----------
+    cells : DataFrame
+        A row for each seed, a column for each person.
+    """
+    figure, axes = panels(1, 1, width=7.2, height=2.6)
+    axis = axes[0, 0]
+    ordered = cells[cells.mean().sort_values().index]
+    image = axis.imshow(ordered, aspect="auto", cmap="viridis", vmin=0, vmax=1)
+    axis.set_yticks(range(len(ordered)), [str(seed) for seed in ordered.index], fontsize=7)
+    axis.set(xlabel="test people, in order of their mean", ylabel="seed")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.colorbar(image, ax=axis, label="Dice")
+    return figure
+
+
 def plot_factorial(table: pd.DataFrame, label: str = "Dice") -> Figure:
     """The cells of a factorial: a line for each encoder across the decoders, with intervals.
 

@@ -23,7 +23,7 @@ from atlaslib.figures.base import (
 
 
 def plot_verdicts(table: pd.DataFrame) -> Figure:
-    """The effect of each tested claim with its interval, and its rule's margin as an amber bar.
+    """The effect of each tested claim with its interval, over amber ground where the claim holds.
 
     Parameters
     ----------
@@ -33,21 +33,30 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
     tested = table[table.value.notna()].iloc[::-1].to_dict("records")
     figure, axes = panels(1, 1, width=6.6, height=0.65 * len(tested) + 1.0)
     axis, ink = axes[0, 0], COLOURS["ATLAS"]
+    shown = [row[end] for row in tested for end in ("low", "high", "margin")]
+    left, right = (1.15 * limit for limit in (min(-0.05, *shown), max(0.05, *shown)))
     for place, row in enumerate(tested):
         fill = "white" if row["verdict"] == "undecided" else ink
         axis.plot([row["low"], row["high"]], [place] * 2, color=ink, lw=2)
         axis.plot(row["value"], place, "o", color=ink, mfc=fill, ms=8)
-        sides = (-1, 1) if row["comparison"] in ("within", "beyond") else (1,)
-        for edge in (side * row["margin"] for side in sides):
-            axis.plot([edge] * 2, [place - 0.3, place + 0.3], color=COLOURS["lesion"], lw=2)
+        margin = row["margin"]
+        holds = {
+            "above": [(margin, right)],
+            "below": [(left, margin)],
+            "within": [(-margin, margin)],
+            "beyond": [(left, -margin), (margin, right)],
+        }
+        for start, end in holds[row["comparison"]]:
+            ground = {"color": COLOURS["lesion"], "alpha": 0.3, "zorder": 0}
+            axis.barh(place, end - start, left=start, height=0.7, **ground)
     axis.axvline(0, color="#BBBBBB", lw=0.8, zorder=0)
     names = [
         textwrap.fill(f"{row['claim']}: {row['statement']}", 42) + f"\n({row['verdict']})"
         for row in tested
     ]
-    axis.set(yticks=range(len(tested)), ylim=(-0.6, len(tested) - 0.4))
+    axis.set(yticks=range(len(tested)), ylim=(-0.6, len(tested) - 0.4), xlim=(left, right))
     axis.set_yticklabels(names, fontsize=8)
-    axis.set_xlabel("difference (in Dice; C2 and C5a: a share); amber: margin of the rule")
+    axis.set_xlabel("difference in Dice (C2: share of the loss); amber: the claim holds")
     return figure
 
 

@@ -14,6 +14,12 @@ def test_means_are_drawn_with_their_intervals():
     assert (low, high) == (0.2, 0.45)
 
 
+def test_crossed_scores_are_ordered_by_person():
+    axis, _ = drawn("plot_crossed")  # and the scale of colours
+    assert axis.images[0].get_array().tolist() == [[0.0, 0.9], [0.2, 0.7]]
+    assert tick_names(axis) == ["3", "4"]
+
+
 def test_a_factorial_has_a_line_for_each_encoder():
     (axis,) = drawn("plot_factorial")
     names = [label.get_text() for label in axis.get_xticklabels()]
