@@ -77,6 +77,16 @@ def checked_data(data: str) -> str:
     return str(cohort.root.resolve())
 
 
+def check_notebooks(root: Path) -> None:
+    """Exit with one line if a chapter is no notebook, such as one with marks of a conflict."""
+    for page in pages.notebooks(root):
+        try:
+            nbformat.validate(nbformat.read(root / f"{page}.ipynb", as_version=4))
+        except (OSError, ValueError, nbformat.ValidationError) as error:
+            reason = " ".join(str(error).split())[:80]
+            raise SystemExit(f"{page}.ipynb is not a valid notebook: {reason}") from None
+
+
 # --- running ----------------------------------------------------------------------------------
 
 
@@ -203,6 +213,7 @@ def run(root: Path, page: str, parameters: dict[str, str], label: str) -> tuple[
 def build(root: Path, profile: str, data: str) -> int:
     """Run and render the chapters; print how long each took and where the book is."""
     os.chdir(root)
+    check_notebooks(root)
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # use this environment's kernel
     start_time = time.monotonic()
     print(f"Running the chapters at the {profile} profile", flush=True)

@@ -194,6 +194,15 @@ def test_a_wrong_data_folder_gives_a_one_line_error(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("broken", ["<<<<<<< HEAD\n{", ""])
+def test_a_chapter_that_is_no_notebook_is_named_in_one_line(book: Path, broken: str) -> None:
+    (book / "book" / "a.ipynb").write_text(broken)
+    with pytest.raises(SystemExit) as stopped:
+        build.build(book, "smoke", "")
+    assert str(stopped.value).startswith("book/a.ipynb is not a valid notebook: ")
+    assert "\n" not in str(stopped.value)
+
+
 def test_pages_share_the_scripts_of_demonstrations() -> None:
     """A script that can wait is not in any page."""
     text = (
