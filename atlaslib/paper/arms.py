@@ -49,8 +49,10 @@ def arms(profile: str) -> dict[str, Recipe]:
     width = recipe("resnet", profile).width
     channels = 16 if width == "default" else width
 
+    wide: dict[str, Value] = {"width": 16} if profile == "quick" else {}  # than the ResNet then was
+
     def baseline(**changes: Value) -> Recipe:
-        return recipe("baseline", profile, **(short | {"map_width": channels} | changes))
+        return recipe("baseline", profile, **(short | wide | {"map_width": channels} | changes))
 
     def resnet(**changes: Value) -> Recipe:
         return recipe("resnet", profile, **(short | changes))
