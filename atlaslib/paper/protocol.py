@@ -325,7 +325,7 @@ def trainings(profile: str, scans: pd.DataFrame) -> pd.DataFrame:
     """
     any_choice = Choice(dict.fromkeys(ENCODERS, 0.001), 1, ())
     in_folds = len(scans) > 0 and (scans.people == "fold").all()
-    done = scans.groupby("arm").seed.nunique() if len(scans) else {}
+    done = scans.groupby("arm").seed.nunique() if len(scans) else pd.Series(dtype=int)
     rows = [
         (arm, FOLDS if in_folds else seeds, done.get(arm, 0))
         for arm, (chosen, seeds) in arms(profile, any_choice).items()
