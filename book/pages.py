@@ -191,6 +191,8 @@ def render(root: Path) -> bool:
         shutil.rmtree(html, ignore_errors=True)
         shutil.rmtree(doctrees, ignore_errors=True)
         listed.write_text(json.dumps({"pages": contents(root), "static": files}))
+    # of pages that are not written again, the search would forget the entries of the index
+    (root / "_build" / "source" / "book" / "glossary.md").touch()
     program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     options = ["--path-output", ".", "-n", "-W", "--keep-going", "-q"]
     code = subprocess.run([*program, "build", "_build/source", *options], cwd=root).returncode
