@@ -9,26 +9,28 @@ from atlaslib.recipes import Recipe, Value
 
 PROFILES = ("smoke", "quick", "colab", "paper")
 
-_QUICK: dict[str, Value] = {
-    # At full resolution and the paper's widths one epoch would take hours on two cores.
+_SHARED: dict[str, Value] = {
     "window": True,
-    "downsample": 4,
     "flip": True,
     # Plain cross entropy on all slices gets stuck predicting no lesion at all (see chapter 2).
     "lesion_share": 0.75,
     "pos_weight": 5.0,
     "initial_prior": True,
+    "decay": True,
+}
+_QUICK: dict[str, Value] = _SHARED | {
+    # At full resolution and the paper's widths one epoch would take hours on two cores.
+    "downsample": 4,
+    "width": 8,
     # Smaller batches give more steps in the same time.
     "batch_size": 8,
     "learning_rate": 0.002,
-    "decay": True,
     "epochs": 6,
-    "width": 8,
 }
 _SMOKE: dict[str, Value] = _QUICK | {"epochs": 2}
 # The paper's widths on the whole grid, in half an hour of a free GPU: an estimate (chapter 10).
-_COLAB: dict[str, Value] = _QUICK | {
-    "downsample": 1, "batch_size": 16, "learning_rate": 0.001, "epochs": 12, "width": "default",
+_COLAB: dict[str, Value] = _SHARED | {
+    "downsample": 1, "batch_size": 16, "learning_rate": 0.001, "epochs": 12
 }  # fmt: skip
 
 _TODAY: dict[str, Value] = {
@@ -74,7 +76,7 @@ _RECIPES: dict[tuple[str, str], dict[str, Value]] = {
     ("zero", "smoke"): {"pos_weight": _SMOKE["pos_weight"], "initial_prior": True, "epochs": 0},
 }
 
-# Changes that shorten the runs of a profile where many are compared (chapters 4, 7 and 8).
+# Changes that shorten the runs of a profile where many are compared (chapters 4, 8 and 9).
 SHORT: dict[str, dict[str, Value]] = {
     "smoke": {"epochs": 1},
     "quick": {"epochs": 1, "downsample": 4},

@@ -82,7 +82,7 @@ def check_notebooks(root: Path) -> None:
     for page in pages.notebooks(root):
         try:
             nbformat.validate(nbformat.read(root / f"{page}.ipynb", as_version=4))
-        except (OSError, ValueError, nbformat.ValidationError) as error:
+        except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
             reason = " ".join(str(error).split())[:80]
             raise SystemExit(f"{page}.ipynb is not a valid notebook: {reason}") from None
 
@@ -149,7 +149,7 @@ def execute(root: Path, page: str, parameters: dict[str, str], watch: ProgressLi
         # counted from zero, but papermill has inserted its parameter cell before it
         place = f"cell {failure.cell_index} (In [{failure.exec_count}])"
         error = f"{place}: {failure.ename}: {failure.evalue}"
-    except Exception as failure:  # a dead kernel, an unreadable notebook
+    except Exception as failure:  # such as a dead kernel
         error = f"stopped by {type(failure).__name__}: {failure}"
     error = error or "; ".join(pages.page_errors(nbformat.read(partial, as_version=4)))
     os.replace(partial, pages.executed(root, page))

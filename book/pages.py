@@ -191,8 +191,9 @@ def render(root: Path) -> bool:
         shutil.rmtree(html, ignore_errors=True)
         shutil.rmtree(doctrees, ignore_errors=True)
         listed.write_text(json.dumps({"pages": contents(root), "static": files}))
-    # of pages that are not written again, the search would forget the entries of the index
-    (root / "_build" / "source" / "book" / "glossary.md").touch()
+    glossary = root / "_build" / "source" / "book" / "glossary.md"
+    if glossary.is_file():
+        os.utime(glossary)  # Sphinx's search loses its terms unless the page is written again
     program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     options = ["--path-output", ".", "-n", "-W", "--keep-going", "-q"]
     code = subprocess.run([*program, "build", "_build/source", *options], cwd=root).returncode

@@ -194,7 +194,9 @@ def test_a_wrong_data_folder_gives_a_one_line_error(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("broken", ["<<<<<<< HEAD\n{", ""])
+@pytest.mark.parametrize(
+    "broken", ["<<<<<<< HEAD\n{", "", "[]", '{"nbformat": 4, "metadata": {}, "cells": [{}]}']
+)
 def test_a_chapter_that_is_no_notebook_is_named_in_one_line(book: Path, broken: str) -> None:
     (book / "book" / "a.ipynb").write_text(broken)
     with pytest.raises(SystemExit) as stopped:

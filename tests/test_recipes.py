@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from differing import differing
 
 from atlaslib import build_model, recipe
 from atlaslib.networks import forward_gflop
@@ -24,6 +25,10 @@ def test_the_paper_profile_has_the_values_of_the_paper():
     assert baseline.pos_weight == resnet.pos_weight == 1
     assert baseline.lesion_share is None
     assert departures(baseline).empty
+
+
+def test_quick_treats_both_networks_alike():
+    assert differing(recipe("baseline", "quick"), recipe("resnet", "quick")) == {"model", "dropout"}
 
 
 def test_quick_departures_all_have_a_reason():

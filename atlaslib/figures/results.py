@@ -23,7 +23,7 @@ from atlaslib.figures.base import (
 
 
 def plot_verdicts(table: pd.DataFrame) -> Figure:
-    """The effect of each tested claim with its interval, over amber ground where the claim holds.
+    """The effect of each tested claim with its interval, over an amber band where the claim holds.
 
     Parameters
     ----------
@@ -33,7 +33,9 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
     tested = table[table.value.notna()].iloc[::-1].to_dict("records")
     figure, axes = panels(1, 1, width=6.6, height=0.65 * len(tested) + 1.0)
     axis, ink = axes[0, 0], COLOURS["ATLAS"]
+    two_sided = ("within", "beyond")
     shown = [row[end] for row in tested for end in ("low", "high", "margin")]
+    shown += [-row["margin"] for row in tested if row["comparison"] in two_sided]
     left, right = (1.15 * limit for limit in (min(-0.05, *shown), max(0.05, *shown)))
     for place, row in enumerate(tested):
         fill = "white" if row["verdict"] == "undecided" else ink

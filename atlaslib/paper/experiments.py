@@ -1,4 +1,4 @@
-"""The tables behind chapters 7 to 9, made before the protocol: five seeds of short trainings.
+"""The tables behind chapters 8 and 9, made before the protocol: five seeds of short trainings.
 
 :mod:`atlaslib.paper.sweep` makes those of the protocol, which will replace them.
 """
@@ -17,7 +17,6 @@ import pandas as pd
 from atlaslib.data.cohort import Cohort
 from atlaslib.files import DataError, shipped
 from atlaslib.paper.arms import arms
-from atlaslib.paper.claims import Effect, effects_of, repeated
 from atlaslib.runs import ENGINE, package_versions
 from atlaslib.synthetic.cohort import GENERATOR
 
@@ -46,11 +45,6 @@ class Results(NamedTuple):
     history: pd.DataFrame
     runs: pd.DataFrame
     provenance: dict[str, Any]
-
-    def effects(self) -> dict[str, Effect]:
-        """The effect of each claim that these results can judge."""
-        saved = self.provenance["saved by half a batch"]
-        return effects_of(self.scans) | {"C5a": repeated(saved)}
 
 
 _TABLES = Results._fields[:-1]
@@ -100,8 +94,7 @@ def load(profile: str | None = None, folder: Path | None = None) -> Results:
     if profile is None:
         profile = "paper" if (folder / "paper.json").is_file() else "quick"
     if not (folder / f"{profile}.json").is_file():
-        text = "`atlaslib claims` makes them"
-        raise DataError(f"{folder}: no results of the {profile} profile; {text}")
+        raise DataError(f"{folder}: no results of the {profile} profile")
     about = json.loads((folder / f"{profile}.json").read_text())
     tables = {
         name: pd.read_csv(path, dtype={"subject": str}) if path.is_file() else pd.DataFrame()

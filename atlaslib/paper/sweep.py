@@ -30,6 +30,7 @@ from atlaslib.training.workers import run_parallel
 
 RESCORED = ("baseline", "resnet")  # arms also scored with the original code's Dice
 CALIBRATED = ("baseline", "resnet", "residual_unet", "dynunet")
+_TABLES = ("runs", "scans", "history", "calibration", "detection")
 _SCANS = ["people", "subject", "session", "dice", "dice_per_slice", "volume_ml", "predicted_ml",
           "intersection_ml", "cross_entropy", "loss", "dice_original",
           "perfect_original"]  # fmt: skip
@@ -70,11 +71,29 @@ def add_rows(folder: Path, job: Job, tables: Mapping[str, pd.DataFrame]) -> None
         new.insert(0, "arm", job.arm)
         new.insert(1, "seed", job.seed)
         table = pd.concat([part for part in (known, new) if len(part)], ignore_index=True)
+        _write(folder, name, table)
 
-        def write(path: str, table: pd.DataFrame = table) -> None:
-            table.to_csv(path, index=False, float_format=_DIGITS)
 
-        atomic_write(folder / f"{name}.csv", write)
+def _write(folder: Path, name: str, table: pd.DataFrame) -> None:
+    def write(path: str) -> None:
+        table.to_csv(path, index=False, float_format=_DIGITS)
+
+    atomic_write(folder / f"{name}.csv", write)
+
+
+def drop_rows(folder: Path, jobs: list[Job]) -> None:
+    """Remove what the tables hold of trainings that are to be run, in part or by another version.
+
+    An arm is then never a mixture of versions.
+    """
+    pairs = {(job.arm, job.seed) for job in jobs}
+    for name in _TABLES:
+        table = read_table(folder, name)
+        if table.empty:
+            continue
+        old = pd.MultiIndex.from_frame(table[["arm", "seed"]]).isin(pairs)
+        if old.any():
+            _write(folder, name, table[~old])
 
 
 def missing(listed: list[Job], runs: pd.DataFrame, data: str) -> list[Job]:
@@ -253,6 +272,7 @@ def _run_missing(
     progress: bool,
 ) -> None:
     left = missing(listed, read_table(folder, "runs"), data)
+    drop_rows(folder, left)
     results = run_parallel(_work, [(job, root) for job in left], scheduler)
     done = len(set(listed)) - len(left)
     for job, tables in tqdm(

@@ -22,16 +22,21 @@ def test_verdicts_show_interval_and_where_the_claim_holds_from_top_to_bottom():
     assert tick_names(axis)[::-1] == [
         "C1: It learns.\n(points to yes)",
         "C2: The losses are similar.\n(undecided)",
+        "C6: Depth does not help.\n(undecided)",
+        "C7: It is a lever.\n(undecided)",
     ]
-    (low, high), (place, _) = axis.get_lines()[0].get_data()
-    assert (low, high, place) == (-0.2, 0.3, 0)  # C2, at the bottom
+    lines = [line.get_data() for line in axis.get_lines()]
+    assert ([-0.1, 0.3], [2, 2]) in [(list(x), list(y)) for x, y in lines]  # C2, third from below
     circles = [artist for artist in axis.get_lines() if artist.get_marker() == "o"]
-    assert [artist.get_xydata()[0].tolist() for artist in circles] == [[0.02, 0], [0.3, 1]]
+    dots = [artist.get_xydata()[0].tolist() for artist in circles]
+    assert dots == [[0, 0], [0, 1], [0.02, 2], [0.3, 3]]
     filled = [not same_color(artist.get_markerfacecolor(), "white") for artist in circles]
-    assert filled == [False, True]
-    right = axis.get_xlim()[1]
-    ground = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axis.patches]
-    np.testing.assert_allclose(ground, [(-0.15, 0.15), (0.1, right)])  # "within", "above"
+    assert filled == [False, False, False, True]
+    left, right = axis.get_xlim()
+    assert left < -0.2  # so that every limit is seen
+    band = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axis.patches]
+    holds = [(left, -0.2), (0.2, right), (left, 0.02), (-0.15, 0.15), (0.1, right)]
+    np.testing.assert_allclose(band, holds)  # "beyond", "below", "within", "above"
 
 
 def test_arms_have_the_intervals_of_the_table():

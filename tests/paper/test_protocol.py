@@ -144,6 +144,7 @@ def test_effects_are_given_for_claims_whose_arms_are_complete():
     unseen = scans.assign(people="unseen", dice=0.0)
     found = protocol.effects("quick", pd.concat([scans, unseen]))
     assert set(found) == {"C1", "C3"}
+    assert protocol.effects("quick", pd.DataFrame()) == {}
     assert found["C3"].value == pytest.approx(0.2 * people.mean(), abs=0.001)
     assert (found["C1"].subjects, found["C1"].seeds) == (20, 12)
     wide, narrow = found["C3"], protocol.contrast(scans, {"baseline": 1, "resnet": -1})
@@ -159,3 +160,13 @@ def test_trainings_are_counted_against_the_plan():
     assert protocol.trainings("quick", known).done["resnet"] == 2
     folds = protocol.trainings("quick", known.assign(people="fold"))
     assert folds.seeds.sum() == len(protocol.in_folds(jobs("quick", CHOICE)))
+
+
+@pytest.mark.parametrize("count", [5, 6])
+def test_real_people_are_judged_when_all_folds_are_in(count):
+    people = np.arange(20 * count)
+    scans = pd.DataFrame(
+        {"arm": "baseline", "seed": people // 20, "people": "fold", "subject": people.astype(str),
+         "dice": people % 7 / 10, "loss": 1.0}
+    )  # fmt: skip
+    assert set(protocol.effects("quick", scans)) == ({"C1"} if count == 6 else set())

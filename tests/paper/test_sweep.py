@@ -91,6 +91,25 @@ def test_what_the_tables_hold_is_not_run_again(tables, tmp_path):
     assert job in missing(listed, runs.assign(recipe="0"), data)
 
 
+def test_an_arm_is_never_a_mixture_of_versions(tables, tmp_path, monkeypatch):
+    """All rows to be made again go first, so that what is half made again is not judged."""
+    again, kept = [JOBS["baseline", 0], JOBS["baseline", 1]], JOBS["zero", 0]
+    for job in (*again, kept):
+        rows = {name: tables[job.arm][name] for name in ("runs", "scans", "history")}
+        facts = {"recipe": job.recipe.key(), "data": sweep._generator()}
+        rows["runs"] = rows["runs"].assign(**facts, engine=ENGINE - (job != kept))
+        add_rows(tmp_path, job, rows)
+
+    def stop(*_):
+        raise TrainingError("no number")
+
+    monkeypatch.setattr(sweep, "run_parallel", stop)
+    with pytest.raises(TrainingError):
+        sweep._run_missing([*again, kept], tmp_path, None, sweep._generator(), "", progress=False)
+    for name in ("runs", "scans", "history"):
+        assert set(read_table(tmp_path, name).arm) == {"zero"}
+
+
 def test_digests_of_digits_alone_stay_text(tables, tmp_path):
     job = JOBS["baseline", 1]
     digits = {"data": "481237730912", "protocol": "012345678901"}
