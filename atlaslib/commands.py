@@ -177,7 +177,7 @@ def crossval(options: argparse.Namespace) -> None:
 
 def claims(options: argparse.Namespace) -> None:
     """Run the trainings that are missing, and print the verdicts."""
-    from atlaslib.paper import protocol, sweep
+    from atlaslib.paper import judging, sweep
     from atlaslib.paper.claims import verdicts
 
     root = Path(options.data) if options.data else None
@@ -186,9 +186,9 @@ def claims(options: argparse.Namespace) -> None:
     folder = base / options.profile
     sweep.run_all(options.profile, folder, root, options.scheduler)
     scans = sweep.read_table(folder, "scans")
-    effects = protocol.effects(options.profile, scans)
+    effects = judging.effects(options.profile, scans)
     shown = ["claim", "verdict", "effect", "statement"]
-    print(verdicts(effects, protocol.CLAIMS)[shown].to_string(index=False))
+    print(verdicts(effects, judging.CLAIMS)[shown].to_string(index=False))
     print(f"tables in {folder}")
 
 

@@ -1,4 +1,4 @@
-"""The plan of ``data/results/protocol.md`` in code: people, pilot, arms and claims."""
+"""The plan of ``data/results/protocol.md`` in code: people, pilot and arms."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from atlaslib.evaluation.intervals import Effect, contrast
 from atlaslib.files import file_digest, shipped
-from atlaslib.paper.claims import Claim
 from atlaslib.profiles import recipe
 from atlaslib.recipes import Recipe, Value
 
@@ -34,7 +32,7 @@ _DECODERS: dict[str, Value] = {
 ENCODERS = tuple(_ENCODERS)[:3]  # of the factorial
 DECODERS = tuple(_DECODERS)
 
-# What all arms share, where their model has it.
+# What all arms share, where their model has it; not a profile's values, which may change.
 _SHARED: dict[str, Value] = {
     "window": True,
     "flip": True,
@@ -288,90 +286,3 @@ def in_folds(listed: list[Job]) -> list[Job]:
         for job in arms.values()
         for fold in range(PLANS[job.recipe.profile].pilot_seeds if job.pilot else FOLDS)
     ]
-
-
-#: The claims as the protocol states them; the first three are primary.
-CLAIMS = (
-    Claim("C2", "6, 7", "The ResNet ends with a similar loss.",
-          "loss of ResNet minus baseline, plain cross entropy, as a share of the baseline's",
-          "within", 0.1, ("resnet, plain loss", "baseline, plain loss"), "loss", relative=True),
-    Claim("C3", "6, 7", "The ResNet's Dice is lower than the baseline's.",
-          "Dice of baseline minus Dice of ResNet, weighted loss", "above", MARGIN,
-          ("baseline", "resnet")),
-    Claim("C6b", "7", "Depth does not help, with skip connections.",
-          "Dice with 20 units minus Dice with 4, U-Net decoder", "below", MARGIN,
-          ("20 units, U-Net", "4 units, U-Net")),
-    Claim("C1", "4", "The baseline learns to segment lesions.",
-          "Dice of baseline minus Dice of zero", "above", 0.1, ("baseline", "zero")),
-    Claim("C6a", "7", "Depth does not help.",
-          "Dice with 20 units minus Dice with 4, vector", "below", MARGIN,
-          ("resnet", "4 units, vector")),
-)  # fmt: skip
-PRIMARY = ("C2", "C3", "C6b")
-
-
-def trainings(profile: str, scans: pd.DataFrame) -> pd.DataFrame:
-    """How many trainings of each arm the protocol asks for, and how many are in the table.
-
-    Parameters
-    ----------
-    profile : str
-    scans : DataFrame
-        arm, seed and people, as of :func:`atlaslib.paper.sweep.read_table`; may be empty.
-
-    Returns
-    -------
-    DataFrame
-        seeds, done and complete, indexed by arm; the primary arms first.
-    """
-    any_choice = Choice(dict.fromkeys(ENCODERS, 0.001), 1, ())  # the numbers do not depend on it
-    in_folds = len(scans) > 0 and (scans.people == "fold").all()
-    done = scans.groupby("arm").seed.nunique() if len(scans) else pd.Series(dtype=int)
-    rows = [
-        (arm, FOLDS if in_folds else seeds, done.get(arm, 0))
-        for arm, (chosen, seeds) in arms(profile, any_choice).items()
-        if not (in_folds and chosen.split == "slice")
-    ]
-    table = pd.DataFrame(rows, columns=["arm", "seeds", "done"]).set_index("arm")
-    return table.assign(complete=table.done >= table.seeds)
-
-
-def weights(claim: Claim) -> dict[str, float]:
-    """The arms whose weighted sum is the claim's effect; the Dice of zero, which marks none, is 0.
-
-    Raises
-    ------
-    ValueError
-        If the claim compares no arms.
-    """
-    if claim.arms is None:
-        raise ValueError(f"{claim.key} compares no arms")
-    first, second = claim.arms
-    return {first: 1.0} if second == "zero" else {first: 1.0, second: -1.0}
-
-
-def effects(profile: str, scans: pd.DataFrame) -> dict[str, Effect]:
-    """The effect of each claim whose arms are complete: nothing is judged before.
-
-    Parameters
-    ----------
-    profile : str
-    scans : DataFrame
-        arm, seed, people, subject, dice, loss, as of :func:`atlaslib.paper.sweep.read_table`; may
-        be empty. Those of unseen scanners do not count.
-    """
-    if scans.empty:
-        return {}
-    scans = scans[scans.people.isin(["known", "fold"])]
-    found = {}
-    people = scans.subject.nunique()
-    counted = trainings(profile, scans)
-    for claim in CLAIMS:
-        needed = weights(claim)
-        if not counted.complete[list(needed)].all():
-            continue
-        level = 1 - 0.05 / len(PRIMARY) if claim.key in PRIMARY else 0.95
-        relative = list(needed)[1] if claim.relative else None
-        interval = contrast(scans, needed, claim.column, level, relative)
-        found[claim.key] = Effect(*interval, people, int(counted.done[list(needed)].min()))
-    return found

@@ -11,8 +11,9 @@ from differing import differing
 
 from atlaslib.files import shipped
 from atlaslib.models import build_model
-from atlaslib.paper import protocol
-from atlaslib.paper.protocol import CLAIMS, DECODERS, ENCODERS, PLANS, Choice, arms, cell, jobs
+from atlaslib.paper import judging, protocol
+from atlaslib.paper.judging import CLAIMS
+from atlaslib.paper.protocol import DECODERS, ENCODERS, PLANS, Choice, arms, cell, jobs
 
 PAGE = (shipped("results") / "protocol.md").read_text()
 CHOICE = Choice(dict.fromkeys(ENCODERS, 0.001), 12, ())
@@ -34,7 +35,7 @@ def test_the_page_says_what_the_plan_does():
 
 def test_each_claim_stands_on_the_page_with_its_margin():
     for claim in CLAIMS:
-        key = f"**{claim.key}**" if claim.key in protocol.PRIMARY else claim.key
+        key = f"**{claim.key}**" if claim.key in judging.PRIMARY else claim.key
         (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| {key} |"))
         assert claim.statement in row
         assert row.endswith(f"{f'{claim.margin:g}'.lstrip('0')} |")
@@ -46,7 +47,7 @@ def test_every_arm_of_a_claim_has_its_seeds():
         table = arms(profile, CHOICE)
         for claim in CLAIMS:
             assert set(claim.arms or ()) <= set(table)
-            if claim.key in protocol.PRIMARY:
+            if claim.key in judging.PRIMARY:
                 assert {table[arm][1] for arm in claim.arms or ()} == {plan.primary}
 
 
@@ -142,23 +143,23 @@ def test_effects_are_given_for_claims_whose_arms_are_complete():
         columns=["arm", "seed", "people", "subject", "dice", "loss"],
     )  # fmt: skip
     unseen = scans.assign(people="unseen", dice=0.0)
-    found = protocol.effects("quick", pd.concat([scans, unseen]))
+    found = judging.effects("quick", pd.concat([scans, unseen]))
     assert set(found) == {"C1", "C3"}
-    assert protocol.effects("quick", pd.DataFrame()) == {}
+    assert judging.effects("quick", pd.DataFrame()) == {}
     assert found["C3"].value == pytest.approx(0.2 * people.mean(), abs=0.001)
     assert (found["C1"].subjects, found["C1"].seeds) == (20, 12)
-    wide, narrow = found["C3"], protocol.contrast(scans, {"baseline": 1, "resnet": -1})
+    wide, narrow = found["C3"], judging.contrast(scans, {"baseline": 1, "resnet": -1})
     assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low)  # 98.3 % against 95 %
 
 
 def test_trainings_are_counted_against_the_plan():
-    none = protocol.trainings("quick", pd.DataFrame())
+    none = judging.trainings("quick", pd.DataFrame())
     assert none.seeds["baseline"] == 12
     assert none.done.sum() == 0
     assert none.seeds.sum() == len(jobs("quick", CHOICE))
     known = pd.DataFrame({"arm": ["resnet", "resnet"], "seed": [0, 1], "people": "known"})
-    assert protocol.trainings("quick", known).done["resnet"] == 2
-    folds = protocol.trainings("quick", known.assign(people="fold"))
+    assert judging.trainings("quick", known).done["resnet"] == 2
+    folds = judging.trainings("quick", known.assign(people="fold"))
     assert folds.seeds.sum() == len(protocol.in_folds(jobs("quick", CHOICE)))
 
 
@@ -169,4 +170,4 @@ def test_real_people_are_judged_when_all_folds_are_in(count):
         {"arm": "baseline", "seed": people // 20, "people": "fold", "subject": people.astype(str),
          "dice": people % 7 / 10, "loss": 1.0}
     )  # fmt: skip
-    assert set(protocol.effects("quick", scans)) == ({"C1"} if count == 6 else set())
+    assert set(judging.effects("quick", scans)) == ({"C1"} if count == 6 else set())
