@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm.auto import tqdm
 
 from atlaslib.data.cohort import Cohort
 from atlaslib.evaluation.scoring import evaluate
@@ -20,6 +22,7 @@ from atlaslib.profiles import SHORT, recipe
 from atlaslib.recipes import Recipe, Value
 from atlaslib.training.loop import train
 from atlaslib.training.memory import parameter_bytes, saved_for_backward
+from atlaslib.training.workers import run_parallel
 
 # Changes for short runs. The learning rate is a power of ten, so that one run serves both the
 # comparison of rates and that of batch sizes; at full scale the paper's own values already do.
@@ -42,11 +45,24 @@ def halved_batches(profile: str) -> tuple[int, int]:
     return size, 2 * size
 
 
-def validation_table(arm: Recipe, cohort: Cohort, progress: bool = False) -> pd.DataFrame:
-    """Train an arm, or load its finished run, and evaluate it on the validation subjects."""
-    run = train(arm, cohort, progress=progress)
+def validation_tables(
+    arms: Sequence[Recipe], cohort: Cohort, progress: bool = False
+) -> list[pd.DataFrame]:
+    """Train arms side by side, or load their finished runs; a table of validation scores of each.
+
+    As many are trained at once as there are GPUs or, without any, cores. The tables are those of
+    :func:`atlaslib.evaluate` on the validation subjects of an arm's split.
+    """
+    jobs = [(number, arm, cohort) for number, arm in enumerate(arms)]
+    results = run_parallel(_validation_table, jobs)
+    tables = dict(tqdm(results, "arms", len(jobs), disable=not progress, unit="arm"))
+    return [tables[number] for number in range(len(jobs))]
+
+
+def _validation_table(number: int, arm: Recipe, cohort: Cohort) -> tuple[int, pd.DataFrame]:
+    run = train(arm, cohort, progress=False)
     part = cohort.split(seed=arm.split_seed)[1]
-    return evaluate(run, part, progress=progress)
+    return number, evaluate(run, part, progress=False)
 
 
 def tuning_effects(profile: str, cohort: Cohort, progress: bool = False) -> dict[str, Effect]:
@@ -59,7 +75,8 @@ def tuning_effects(profile: str, cohort: Cohort, progress: bool = False) -> dict
         "half": short_recipe(profile, batch_size=half),
         "whole": short_recipe(profile, batch_size=whole),
     }
-    tables = {name: validation_table(arm, cohort, progress) for name, arm in arms.items()}
+    results = validation_tables(list(arms.values()), cohort, progress)
+    tables = dict(zip(arms, results, strict=True))
     return {
         "C4a": difference(tables["low"], tables["high"]),
         "C4b": difference(tables["low"], tables["lower"]),

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
+import atlaslib
 from atlaslib.paper import tuning
-from atlaslib.paper.tuning import batch_costs, step_cost
+from atlaslib.paper.tuning import batch_costs, short_recipe, step_cost, validation_tables
 from atlaslib.profiles import recipe
 
 
@@ -20,12 +21,13 @@ def table(dice: np.ndarray) -> pd.DataFrame:
 def test_tuning_compares_what_the_paper_compared(monkeypatch):
     seen = {}
 
-    def pretend(arm, cohort, progress):
-        seen[arm] = table(np.full(9, arm.learning_rate * 100 + arm.batch_size / 1000))
-        return seen[arm]
+    def pretend(arms, cohort, progress):
+        for arm in arms:
+            seen[arm] = table(np.full(9, arm.learning_rate * 100 + arm.batch_size / 1000))
+        return [seen[arm] for arm in arms]
 
     costs = pd.DataFrame({"seconds": [1.0, 2.0], "memory_mb": [3.0, 4.0]})
-    monkeypatch.setattr(tuning, "validation_table", pretend)
+    monkeypatch.setattr(tuning, "validation_tables", pretend)
     monkeypatch.setattr(tuning, "batch_costs", lambda arm, sizes: costs)
     effects = tuning.tuning_effects("paper", cohort=None)
     assert {arm.learning_rate for arm in seen} == {0.0001, 0.001, 0.00001}
@@ -34,6 +36,17 @@ def test_tuning_compares_what_the_paper_compared(monkeypatch):
     assert effects["C4b"].value == pytest.approx(0.01 - 0.001)
     assert effects["C5a"].value == pytest.approx(0.25)  # memory saves less than time
     assert effects["C5b"].value == pytest.approx(-0.05)
+
+
+def test_arms_trained_side_by_side_come_in_their_order_and_as_if_alone(cohort):
+    arms = [short_recipe("smoke", learning_rate=rate) for rate in (0.01, 0.001, 0.0001)]
+    tables = validation_tables(arms, cohort)
+    part = cohort.split(seed=0)[1]
+    for arm, found in zip(arms, tables, strict=True):
+        run = atlaslib.train(arm, cohort, progress=False)  # loaded: it is finished
+        expected = atlaslib.evaluate(run, part, progress=False)
+        pd.testing.assert_frame_equal(found, expected)
+    assert len({table.loss.mean() for table in tables}) == len(arms)
 
 
 SMALL = recipe("baseline", "smoke", width=2)
