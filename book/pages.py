@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
+import markup
 import nbformat
 import yaml
 from nbformat import NotebookNode
@@ -162,8 +163,12 @@ def stage(root: Path, notes: dict[str, tuple[str, str]]) -> None:
         import reference  # only here, for it imports the library
 
         wanted |= {f"{page}.rst": text.encode() for page, text in reference.pages().items()}
+    terms = markup.glossary_terms(root)
     for page, (error, origin) in notes.items():
         notebook = nbformat.read(executed(root, page), as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = markup.to_myst(cell.source, terms)
         for name, text in share_scripts(notebook, page).items():
             wanted[f"book/_static/{name}"] = text.encode()
         text = nbformat.writes(prepare_page(notebook, error, origin))

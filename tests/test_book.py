@@ -14,6 +14,7 @@ from types import ModuleType
 from unittest import mock
 
 import links
+import markup
 import nbformat
 import pages
 import pytest
@@ -240,21 +241,43 @@ def test_chapters_end_with_exercises_and_a_link_to_the_next(notebook: NotebookNo
         return
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     _, exercises = text.split("\n## Exercises", maxsplit=1)
-    assert exercises.count(":class: dropdown") >= 3
+    assert exercises.count("<details><summary>Solution") >= 3
     order = [Path(page).name for page in pages.contents(ROOT)]
     following = order[order.index(notebook.metadata["name"]) + 1]
     assert re.search(rf"\]\({following}(\.\w+)?\)", exercises), f"no link to {following}"
 
 
 def test_each_page_links_the_terms_that_it_uses_to_the_glossary(notebook: NotebookNode) -> None:
-    lines = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8").splitlines()
+    anchors = markup.glossary_terms(ROOT)
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     prose = NO_PROSE.sub("", text)
-    terms = {line for line in lines[6:] if re.fullmatch(r"\w[\w -]+", line)} - EVERYDAY
+    terms = {term for term in anchors.values() if "," not in term} - EVERYDAY
     assert {"voxel", "cross entropy", "U-Net"} <= terms
     used = {term for term in terms if re.search(rf"(?<![\w-]){term}(?![\w-])", prose)}
-    linked = set(re.findall(r"{term}`(?:[^`<]*<)?([^`>]*)", text))
-    assert used <= linked
+    targets = set(re.findall(r"\]\(glossary\.md#([^)]*)\)", text))
+    assert targets <= set(anchors)
+    assert used <= {anchors[target] for target in targets}
+
+
+def test_chapters_read_well_where_only_plain_markdown_is_shown(notebook: NotebookNode) -> None:
+    """GitHub, Jupyter and Colab show MyST's roles and directives as they are typed."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert re.findall(r"\{\w+\}`|^:::", text, re.MULTILINE) == []
+
+
+def test_plain_markdown_becomes_roles_and_directives() -> None:
+    terms = {"voxel": "voxel", "lesion-mask": "lesion mask"}
+    text = (
+        "A [voxel](glossary.md#voxel) of [the\nmask](glossary.md#lesion-mask)"
+        " [@liew2022; @who1984], in [the figure](#fig-mask),"
+        " [a link](#heading), [none](glossary.md#no-term).\n"
+        "<details><summary>Solution</summary>\n\nAnswer **b**.\n\n</details>"
+    )
+    assert markup.to_myst(text, terms) == (
+        "A {term}`voxel` of {term}`the mask <lesion mask>` {cite}`liew2022,who1984`,"
+        " in {numref}`fig-mask`, [a link](#heading), [none](glossary.md#no-term).\n"
+        ":::{admonition} Solution\n:class: dropdown\nAnswer **b**.\n:::"
+    )
 
 
 def test_every_module_is_in_the_reference() -> None:

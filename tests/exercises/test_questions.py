@@ -13,6 +13,7 @@ import pytest
 from atlaslib.exercises.questions import close, exercises
 from atlaslib.files import DataError
 
+SOLUTION = "<details><summary>Solution</summary>\n\n"
 BOOK = Path(__file__).resolve().parent.parent.parent / "book"
 NUMBER = """
 asks = "How many?"
@@ -109,9 +110,9 @@ def test_an_exercise_has_its_number_a_title_a_grade_a_form_and_a_folded_solution
         if number in exercises():
             assert asked(found[k + 1].source) == [number]
             assert set(found[k + 1].metadata.tags) == {"remove-input", "nbval-ignore-output"}
-            assert found[k + 2].source.startswith(":::{admonition} Solution\n:class: dropdown\n")
+            assert found[k + 2].source.startswith(SOLUTION)
         else:
-            assert ":::{admonition} Solution\n:class: dropdown\n" in question.source
+            assert SOLUTION in question.source
 
 
 def told(solution: str) -> list[float]:
