@@ -20,7 +20,7 @@ def glossary_terms(root: Path) -> dict[str, str]:
     path = root / "book" / "glossary.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     terms = re.findall(r"^\w.*", text.partition(":sorted:\n")[2], re.MULTILINE)
-    return {re.sub(r"[^\w-]+", "-", term.lower()): term for term in terms}
+    return {"-".join(re.findall(r"[\w-]+", term.lower())): term for term in terms}
 
 
 def to_myst(text: str, terms: dict[str, str]) -> str:

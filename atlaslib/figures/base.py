@@ -20,6 +20,7 @@ COLOURS = {
     "resnet": "#D55E00",
     "zero": "#7F7F7F",
     "lesion": "#E69F00",
+    "overlap": "#CC79A7",  # of a mask and the lesion
     "prediction": "#56B4E9",
     "ATLAS": "#333333",
     "synthetic": "#009E73",

@@ -16,7 +16,11 @@ from atlaslib.figures.base import COLOURS, colour, in_rows, panels
 
 INK = COLOURS["ATLAS"]
 #: Pixels of the truth only, of the prediction only, of both.
-OVERLAP = {"T only": COLOURS["lesion"], "P only": "#CC79A7", "both": "#4D2A3C"}
+OVERLAP = {
+    "T only": COLOURS["lesion"],
+    "P only": COLOURS["baseline"],
+    "both": COLOURS["overlap"],
+}
 STYLES = ("-", "--", "-.", ":")
 
 

@@ -38,7 +38,7 @@ def find_imitators(person: Person, session: str = "t01") -> dict[str, Voxel]:
     ganglia = (np.abs(x) < 33) & (y > -12) & (y < 18) & (z > -12) & (z < 14)
     darkness = {
         "ventricle": (region == anatomy.VENTRICLE, 5.0),
-        "widened sulcus": (atrophy * (region == anatomy.CORTEX) * (z > 25), 4.0),
+        "widened sulcus": (atrophy * (region == anatomy.CORTEX) * (z > 25), 1.5),
         "white-matter hyperintensity": (vessels * (region == anatomy.WHITE) * ~ganglia, 3.0),
         "perivascular spaces": (vessels * ganglia, 2.0),
     }

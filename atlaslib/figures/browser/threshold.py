@@ -31,7 +31,6 @@ from atlaslib.figures.browser.demonstration import (
 
 LEVELS = np.arange(-6, 6.25, 0.25)  # thresholds on the logit, and shifts of it
 FINE = np.arange(-20, 20, 1 / 32)  # left edges of the bins from which losses are computed
-OVERLAP = "#CC79A7"
 DEFINITIONS = ("2018", "per slice", "per scan", "pooled")  # of Dice
 _STYLES = (":", "-.", "-", "--")
 
@@ -63,7 +62,7 @@ def choose_threshold(
         "levels": LEVELS.tolist(),
         "definitions": DEFINITIONS,
         "lesion": COLOURS["lesion"],
-        "overlap": OVERLAP,
+        "overlap": COLOURS["overlap"],
         "networks": [shown_as(name) for name in networks],
         "curves": curves,
         "pictures": {
@@ -217,7 +216,7 @@ def _draw_overlap(axis: Axes, picture: Mapping[str, Any], name: str) -> None:
     colours = {
         f"P, {shown_as(name)['label']}": (mask & ~truth, str(shown_as(name)["colour"])),
         "T, truth": (truth & ~mask, COLOURS["lesion"]),
-        "both": (truth & mask, OVERLAP),
+        "both": (truth & mask, COLOURS["overlap"]),
     }
     for label, (chosen, tint) in colours.items():
         shown[chosen] = 0.35 * shown[chosen] + 0.65 * np.array(to_rgb(tint))
