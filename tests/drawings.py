@@ -104,10 +104,6 @@ PIECES = pd.DataFrame(
     {"of": ["truth", "truth", "truth", "prediction"], "volume_ml": [0.5, 0.6, 20.0, 3.0],
      "overlap": [0.0, 0.3, 1.0, 0.0]}
 )  # fmt: skip
-TRIALS = pd.DataFrame(
-    {"trial": [0, 1, 2], "units": [4, 8, 20], "vector": [16, 64, 256], "dice": [0.1, 0.3, 0.2],
-     "epochs": [3, 3, 1], "state": ["COMPLETE", "COMPLETE", "PRUNED"]}
-)  # fmt: skip
 
 EXAMPLES: dict[str, Callable[[], Figure]] = {
     "plot_planes": lambda: figures.plot_planes(
@@ -156,11 +152,6 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     "plot_ceiling": lambda: figures.plot_ceiling(
         [5, 50, 500], [0.3, 0.6, 0.9], pd.DataFrame({"area": [10, 100], "dice": [0.4, 0.8]})
     ),
-    "plot_scores": lambda: figures.plot_scores(
-        pd.DataFrame({"definition": ["per scan", "pooled"], "Dice": [0.25, 0.75]}),
-        "definition",
-        "Dice",
-    ),
     "plot_verdicts": lambda: figures.plot_verdicts(VERDICTS),
     "plot_arms": lambda: figures.plot_arms(ARMS, "rate", "learning rate"),
     "plot_costs": lambda: figures.plot_costs(COSTS),
@@ -183,7 +174,6 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     "plot_calibration": lambda: figures.plot_calibration({"baseline": BINS}),
     "plot_agreement": lambda: figures.plot_agreement({"baseline": AGREED, "resnet": AGREED}),
     "plot_detection": lambda: figures.plot_detection({"baseline": PIECES}, (0.1, 1, 100)),
-    "plot_study": lambda: figures.plot_study(TRIALS),
     "plot_benchmark": lambda: figures.plot_benchmark(RATES, {"s": "time (s)", "MB": "memory (MB)"}),
 }
 

@@ -45,7 +45,9 @@ MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|mnt|scratch
 
 
 # terms of the glossary that are everyday words too, or mean something else in some chapters
-EVERYDAY = {"affine", "baseline", "fingerprint", "profile", "session", "split", "stroke"}
+EVERYDAY = {
+    "affine", "baseline", "fingerprint", "profile", "session", "split", "stroke", "width"
+}  # fmt: skip
 NO_PROSE = re.compile(
     r"```.*?```|\$[^$\n]+\$|`[^`]*`|!?\[[^]]*\]\([^)]*\)|\*\*[^*]*\*\*|^(?:[#|>]|:::).*?$",
     re.DOTALL | re.MULTILINE,

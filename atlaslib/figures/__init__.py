@@ -26,7 +26,6 @@ from atlaslib.figures.experiments import (
     plot_means,
     plot_paths,
     plot_ranking,
-    plot_study,
     plot_walk,
 )
 from atlaslib.figures.ideas import plot_bootstrap, plot_networks, plot_overlap, plot_recovery
@@ -39,7 +38,6 @@ from atlaslib.figures.models import (
     plot_predictions,
     plot_receptive_field,
     plot_ringing,
-    plot_scores,
     plot_split,
     plot_units,
 )
@@ -97,10 +95,8 @@ __all__ = [
     "plot_receptive_field",
     "plot_recovery",
     "plot_ringing",
-    "plot_scores",
     "plot_segmentations",
     "plot_split",
-    "plot_study",
     "plot_units",
     "plot_verdicts",
     "plot_volumes",

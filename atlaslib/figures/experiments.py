@@ -265,28 +265,3 @@ def plot_detection(tables: Mapping[str, pd.DataFrame], edges: tuple[float, ...])
              ylabel="share of lesions found", ylim=(0, 1.02))  # fmt: skip
     axis.legend(frameon=False, loc="upper left")
     return figure
-
-
-def plot_study(trials: pd.DataFrame) -> Figure:
-    """A search over residual units and last-layer size: each trial is a marker, brighter if better.
-
-    Parameters
-    ----------
-    trials : DataFrame
-        units, vector, dice (of pruned trials, the best so far), state ("COMPLETE" or "PRUNED").
-    """
-    figure, axes = panels(1, 1, width=6.0, height=3.8)
-    axis = axes[0, 0]
-    for state, marker in (("PRUNED", "X"), ("COMPLETE", "o")):
-        part = trials[trials.state == state]
-        dots = axis.scatter(part.units, part.vector, c=part.dice, marker=marker, s=70,
-                            cmap="viridis", vmin=trials.dice.min(), vmax=trials.dice.max(),
-                            edgecolor="white", label=state.lower())  # fmt: skip
-    axis.set(xlabel="residual units", ylabel="size of the last layer", yscale="log")
-    axis.set_xticks(sorted(trials.units.unique()))
-    axis.set_yticks(sorted(trials.vector.unique()))
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.minorticks_off()
-    figure.colorbar(dots, ax=axis, label="validation Dice")
-    axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    return figure

@@ -239,12 +239,3 @@ def plot_ceiling(areas: ArrayLike, ceilings: ArrayLike, worked: pd.DataFrame) ->
     axis.set_ylabel("score of a perfect mask")
     axis.legend(frameon=False)
     return figure
-
-
-def plot_scores(table: pd.DataFrame, label: str, value: str) -> Figure:
-    """A bar for each row of a table: its name in column `label`, its score in column `value`."""
-    figure, axes = panels(1, 1, width=6.6, height=0.45 * len(table) + 0.9)
-    bars = axes[0, 0].barh(table[label][::-1], table[value][::-1], color=COLOURS["baseline"])
-    axes[0, 0].bar_label(bars, fmt="%.3f", padding=3, fontsize=8)
-    axes[0, 0].set(xlabel=value, xlim=(0, 1))
-    return figure

@@ -125,11 +125,6 @@ def difference(
     return Effect(mean, low, high, int(pairs.subject.nunique()), count)
 
 
-def repeated(values: Sequence[float]) -> Effect:
-    """Mean of measurements that involve no subjects, with a 95 % interval over them."""
-    return Effect(*bootstrap_mean(values), seeds=len(values))
-
-
 def _interval(table: pd.DataFrame, column: str) -> tuple[float, float, float]:
     """Mean and its 95 % bootstrap interval.
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from drawings import PATHS, TRIALS, WALKED, drawn, line, points, tick_names
+from drawings import PATHS, WALKED, drawn, line, points, tick_names
 
 
 def test_means_are_drawn_with_their_intervals():
@@ -72,13 +71,6 @@ def test_agreement_is_drawn_as_ratios():
 def test_detection_counts_lesions_that_a_prediction_overlaps():
     (axis,) = drawn("plot_detection")
     assert [bar.get_height() for bar in axis.patches] == [0.5, 1.0]
-
-
-def test_a_study_marks_pruned_trials():
-    axis = drawn("plot_study")[0]
-    pruned, complete = axis.collections[:2]
-    assert len(pruned.get_offsets()) == (TRIALS.state == "PRUNED").sum()
-    assert complete.get_offsets().data[0].tolist() == pytest.approx([4, 16])
 
 
 def test_lengths_are_means_over_trainings():

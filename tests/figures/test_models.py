@@ -7,7 +7,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from drawings import (
-    EXAMPLES,
     HISTORY,
     IMAGE,
     MASK,
@@ -16,7 +15,6 @@ from drawings import (
     line,
     outlined,
     points,
-    tick_names,
 )
 from matplotlib.colors import same_color, to_hex
 
@@ -136,13 +134,3 @@ def test_a_ceiling_is_drawn_against_the_area():
     assert axis.collections[0].get_offsets().tolist() == [[5, 0.3], [50, 0.6], [500, 0.9]]
     assert points(axis, "discs") == [[10, 0.4], [100, 0.8]]
     assert "mm²" in axis.get_xlabel()
-
-
-def test_scores_are_bars_in_the_order_of_the_table():
-    figure = EXAMPLES["plot_scores"]()
-    (axis,) = figure.axes
-    figure.draw_without_rendering()
-    bars = sorted(axis.patches, key=lambda bar: -bar.get_y())  # from the top
-    assert [bar.get_width() for bar in bars] == [0.25, 0.75]
-    assert tick_names(axis)[::-1] == ["per scan", "pooled"]
-    assert {text.get_text(): text.xy[0] for text in axis.texts} == {"0.250": 0.25, "0.750": 0.75}

@@ -100,17 +100,6 @@ def test_effect_is_shown_with_its_interval_if_it_has_one():
     assert str(Effect(0.4, 0.4, 0.4)) == "0.40"
 
 
-def test_five_measurements_without_subjects_can_confirm_but_one_only_hints():
-    claim = next(claim for claim in CLAIMS if claim.key == "C5a")
-    many = claims.repeated([0.3, 0.31, 0.32, 0.33, 0.34])
-    assert many.value == pytest.approx(0.32)
-    assert 0.3 <= many.low < 0.32 < many.high <= 0.34
-    assert "[0.3" in str(many)
-    assert claim.verdict(many) == "confirmed"
-    assert claim.verdict(claims.repeated([0.3, 0.1, 0.2, 0.4, 0.3])) == "undecided"
-    assert claim.verdict(claims.repeated([0.3])) == "points to yes"
-
-
 def seeded(shift: float, spread: float, subjects: int = 12, seeds: int = 5) -> pd.DataFrame:
     """Dice of several trainings; `spread` is the standard deviation of their means."""
     rng = np.random.default_rng(3)
