@@ -104,7 +104,7 @@ class Cohort(Sequence[Scan]):
 
     @property
     def labelled(self) -> Cohort:
-        """The scans that have a lesion mask: all but those whose masks are hidden."""
+        """The scans that have a lesion mask, without those whose masks are hidden."""
         return self.only([scan for scan in self.scans if scan.masks])
 
     @property
@@ -114,7 +114,7 @@ class Cohort(Sequence[Scan]):
 
     @property
     def source(self) -> str:
-        """Origin of the scans, for titles and tables: "synthetic cohort", "ATLAS R1.1", ..."""
+        """Origin of the scans as titles and tables show it, such as "ATLAS R1.1"."""
         if self.title:
             return self.title
         return "synthetic cohort" if self.synthetic else f"ATLAS {self.release}"

@@ -100,6 +100,8 @@ def tidy(table: pd.DataFrame) -> Styler:
         Shown in full, so it should be short.
     """
     style = table.style.hide(axis="index").format(short)
+    right: Any = [{"selector": "", "props": "text-align: right"}]
+    style.set_table_styles(dict.fromkeys(table.select_dtypes("number").columns, right))
     return style.set_table_attributes('class="dataframe"')
 
 

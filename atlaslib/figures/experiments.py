@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from atlaslib.figures.base import COLOURS, colour, panels, plain_log, short
+from atlaslib.figures.base import COLOURS, OTHERS, colour, panels, plain_log, short
 
 
 def plot_means(table: pd.DataFrame, label: str = "Dice, mean over test scans") -> Figure:
@@ -34,7 +34,7 @@ def plot_means(table: pd.DataFrame, label: str = "Dice, mean over test scans") -
     )
     axis.grid(axis="x", color="#EEEEEE")
     axis.set_axisbelow(True)
-    axis.invert_yaxis()
+    axis.set_ylim(len(table) - 0.4, -0.6)
     return figure
 
 
@@ -178,9 +178,8 @@ def plot_paths(history: pd.DataFrame, base_loss: float | None = None) -> Figure:
     """
     figure, axes = panels(1, 1, width=6.6, height=3.9)
     axis = axes[0, 0]
-    colours = [COLOURS[c] for c in ("baseline", "prediction", "resnet", "lesion", "synthetic")]
     for number, (name, part) in enumerate(history.groupby("arm", sort=False)):
-        paint = colours[number % len(colours)]
+        paint = OTHERS[number % len(OTHERS)]  # what differs is no model
         for _, run in part.groupby("seed"):
             axis.plot(run.validation_cross_entropy, run.validation_dice, lw=0.8, color=paint)
             axis.plot(run.validation_cross_entropy.iloc[-1], run.validation_dice.iloc[-1], "o",

@@ -196,7 +196,7 @@ def plot_split(parts: Mapping[str, NDArray[Any]]) -> Figure:
     parts : mapping from a split's name to a bool array (scans, slices)
         True where the slice belongs to the training set.
     """
-    figure, axes = panels(1, len(parts), width=3.6 * len(parts), height=2.8, sharey=True)
+    figure, axes = panels(1, len(parts), width=2.5 * len(parts), height=2.8, sharey=True)
     colours = ListedColormap(["#DDDDDD", COLOURS["baseline"]])
     for axis, (name, trains) in zip(axes.flat, parts.items(), strict=True):
         axis.imshow(trains, cmap=colours, aspect="auto", interpolation="nearest", vmin=0, vmax=1)
@@ -237,5 +237,5 @@ def plot_ceiling(areas: ArrayLike, ceilings: ArrayLike, worked: pd.DataFrame) ->
     axis.axhline(1, color=COLOURS["zero"], lw=1)
     axis.set(xscale="log", xlabel="lesion area in the slice (pixels of 1 mm²)", ylim=(0, 1.05))
     axis.set_ylabel("score of a perfect mask")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, markerscale=2)
     return figure

@@ -109,8 +109,10 @@ def plot_paired(tables: Mapping[str, pd.DataFrame]) -> Figure:
     axis, place = axes[0, 0], np.arange(1, len(order) + 1)
     values = np.array([table.dice.to_numpy()[order] for table in tables.values()])
     axis.vlines(place, values.min(0), values.max(0), color="#BBBBBB", lw=1, zorder=0)
-    for name, dice in zip(tables, values, strict=True):
-        axis.plot(place, dice, "o", ms=5, color=colour(name), label=name, clip_on=False)
+    for number, (name, dice) in enumerate(zip(tables, values, strict=True)):
+        # the first on top, smaller than those below it, so that equal ones are seen
+        style: dict[str, Any] = {"ms": 4.5 + 2.5 * number, "zorder": 9 - number}
+        axis.plot(place, dice, "o", color=colour(name), label=name, clip_on=False, **style)
     axis.set(xlabel="test scan, from worst to best", ylabel="Dice", ylim=(0, 1))
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(frameon=False, loc="upper left")
@@ -120,8 +122,10 @@ def plot_paired(tables: Mapping[str, pd.DataFrame]) -> Figure:
 def plot_dice_by_volume(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Dice of each scan against its lesion volume, on a logarithmic axis."""
     figure, axes = panels(1, 1, width=6.4, height=3.6)
-    for name, table in tables.items():
-        axes[0, 0].plot(table.volume_ml, table.dice, "o", ms=5, color=colour(name), label=name)
+    for number, (name, table) in enumerate(tables.items()):
+        # the first on top; smaller than those below it, so that equal ones are seen
+        style: dict[str, Any] = {"ms": 4.5 + 1.5 * number, "zorder": 9 - number}
+        axes[0, 0].plot(table.volume_ml, table.dice, "o", color=colour(name), label=name, **style)
     axes[0, 0].set(xscale="log", xlabel="true lesion volume (mL)", ylabel="Dice", ylim=(-0.03, 1))
     plain_log(axes[0, 0])
     axes[0, 0].legend(frameon=False, loc="upper left")

@@ -35,6 +35,15 @@ function emptyHeadings() {
   }
 }
 
+/* The long name of a column is broken at its underscores. */
+function breakNames() {
+  for (const head of document.querySelectorAll("table.dataframe th")) {
+    if (head.childElementCount) continue;
+    const parts = head.textContent.split("_");
+    head.replaceChildren(...parts.flatMap((part, k) => (k ? [`_`, document.createElement("wbr"), part] : [part])));
+  }
+}
+
 /* On a phone a picture of several panels scrolls in its own box instead of shrinking to stamps. */
 function markWidePictures() {
   for (const picture of document.querySelectorAll(".bd-article figure > img")) {
@@ -63,6 +72,7 @@ document.addEventListener("DOMContentLoaded", () => {
   plainSignatures();
   listReferences();
   emptyHeadings();
+  breakNames();
   markWidePictures();
   printLight();
 });

@@ -81,7 +81,7 @@
 
     // The four curves over the thresholds, and where the reader is.
     const chart = document.createElementNS(SVG, "svg");
-    chart.setAttribute("viewBox", "0 0 380 150");
+    chart.setAttribute("viewBox", "0 0 410 160");
     chart.setAttribute("role", "img");
     chart.setAttribute("aria-label", "Dice against the threshold by four definitions; the table has the values.");
     function plot() {
@@ -93,13 +93,13 @@
         chart.append(made);
       };
       chart.replaceChildren();
-      const ink = { fill: "none", stroke: "currentColor" }, letters = { fill: "currentColor", "font-size": 10 };
+      const ink = { fill: "none", stroke: "currentColor" }, letters = { fill: "currentColor", "font-size": 11 };
       add("path", { ...ink, d: "M28 6 V126 H308" });
       for (const value of [0, 0.5, 1]) {
         add("text", { ...letters, x: 24, y: y(value) + 4, "text-anchor": "end" }, value);
         add("text", { ...letters, x: 28 + 280 * value, y: 139, "text-anchor": "middle" }, value);
       }
-      add("text", { ...letters, x: 168, y: 149, "text-anchor": "middle" }, "threshold on the probability");
+      add("text", { ...letters, x: 168, y: 153, "text-anchor": "middle" }, "threshold on the probability");
       const part = state.part === "test" && looked ? "test" : "validation";
       definitions.forEach((name, n) => {
         const values = curves(part).dice[name];
