@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -64,22 +64,18 @@ def _validation_table(number: int, arm: Recipe, cohort: Cohort) -> tuple[int, pd
     return number, evaluate(run, part, progress=False)
 
 
-def tuning_effects(profile: str, cohort: Cohort, progress: bool = False) -> dict[str, Effect]:
-    """Effects for claims C4a, C4b and C5b, from short runs."""
+def tuning_effects(profile: str, tables: Mapping[Recipe, pd.DataFrame]) -> dict[str, Effect]:
+    """Effects for claims C4a, C4b and C5b from the tables of :func:`validation_tables`, by arm."""
     half, whole = halved_batches(profile)
-    arms = {
-        "lower": short_recipe(profile, learning_rate=0.00001),
-        "low": short_recipe(profile, learning_rate=0.0001),
-        "high": short_recipe(profile, learning_rate=0.001),
-        "half": short_recipe(profile, batch_size=half),
-        "whole": short_recipe(profile, batch_size=whole),
-    }
-    results = validation_tables(list(arms.values()), cohort, progress)
-    tables = dict(zip(arms, results, strict=True))
+
+    def gain(field: str, first: Value, second: Value) -> Effect:
+        one, other = (short_recipe(profile, **{field: value}) for value in (first, second))
+        return difference(tables[one], tables[other])
+
     return {
-        "C4a": difference(tables["low"], tables["high"]),
-        "C4b": difference(tables["low"], tables["lower"]),
-        "C5b": difference(tables["half"], tables["whole"]),
+        "C4a": gain("learning_rate", 0.0001, 0.001),
+        "C4b": gain("learning_rate", 0.0001, 0.00001),
+        "C5b": gain("batch_size", half, whole),
     }
 
 

@@ -18,18 +18,13 @@ def table(dice: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"subject": subjects, "session": "t01", "dice": dice})
 
 
-def test_tuning_compares_what_the_paper_compared(monkeypatch):
-    seen = {}
-
-    def pretend(arms, cohort, progress):
-        for arm in arms:
-            seen[arm] = table(np.full(9, arm.learning_rate * 100 + arm.batch_size / 1000))
-        return [seen[arm] for arm in arms]
-
-    monkeypatch.setattr(tuning, "validation_tables", pretend)
-    effects = tuning.tuning_effects("paper", cohort=None)
-    assert {arm.learning_rate for arm in seen} == {0.0001, 0.001, 0.00001}
-    assert {arm.batch_size for arm in seen} == {50, 100}
+def test_tuning_compares_what_the_paper_compared():
+    arms = [short_recipe("paper", learning_rate=rate) for rate in (0.0001, 0.001, 0.00001)]
+    arms += [short_recipe("paper", batch_size=size) for size in (50, 100)]
+    tables = {
+        arm: table(np.full(9, arm.learning_rate * 100 + arm.batch_size / 1000)) for arm in arms
+    }
+    effects = tuning.tuning_effects("paper", tables)
     assert effects["C4a"].value == pytest.approx(0.01 - 0.1)
     assert effects["C4b"].value == pytest.approx(0.01 - 0.001)
     assert effects["C5b"].value == pytest.approx(-0.05)
