@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +30,7 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
         From ``atlaslib.paper.claims.verdicts``.
     """
     tested = table[table.value.notna()].iloc[::-1].to_dict("records")
-    figure, axes = panels(1, 1, width=6.6, height=0.65 * len(tested) + 1.0)
+    figure, axes = panels(1, 1, width=5.2, height=0.8 * len(tested) + 0.8)  # for a phone, too
     axis, ink = axes[0, 0], COLOURS["ATLAS"]
     two_sided = ("within", "beyond")
     shown = [row[end] for row in tested for end in ("low", "high", "margin")]
@@ -50,14 +49,13 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
         }
         for start, end in holds[row["comparison"]]:
             ground = {"color": COLOURS["lesion"], "alpha": 0.3, "zorder": 0}
-            axis.barh(place, end - start, left=start, height=0.7, **ground)
+            axis.barh(place, end - start, left=start, height=0.5, **ground)
+        name = f"{row['claim']}: {row['statement']} ({row['verdict']})"
+        sheet = {"color": "white", "pad": 0.5}  # over the line of zero
+        axis.text(left, place + 0.3, name, fontsize=9, va="bottom", bbox=sheet)
     axis.axvline(0, color="#BBBBBB", lw=0.8, zorder=0)
-    names = [
-        textwrap.fill(f"{row['claim']}: {row['statement']}", 42) + f"\n({row['verdict']})"
-        for row in tested
-    ]
-    axis.set(yticks=range(len(tested)), ylim=(-0.6, len(tested) - 0.4), xlim=(left, right))
-    axis.set_yticklabels(names, fontsize=8)
+    axis.set(yticks=[], ylim=(-0.4, len(tested) - 0.3), xlim=(left, right))
+    axis.spines["left"].set_visible(False)
     axis.set_xlabel("difference in Dice (C2: share of the loss); amber: the claim holds")
     return figure
 

@@ -48,7 +48,7 @@ function breakNames() {
 function markWidePictures() {
   for (const picture of document.querySelectorAll(".bd-article figure > img")) {
     const mark = () => {
-      if (picture.naturalWidth < 1.8 * picture.naturalHeight) return;
+      if (picture.naturalWidth < Math.max(600, 1.8 * picture.naturalHeight)) return;
       picture.classList.add("wide");
       // so that the arrow keys scroll it
       if (matchMedia("(max-width: 600px)").matches) picture.parentElement.tabIndex = 0;

@@ -19,11 +19,11 @@ from matplotlib.colors import same_color
 
 def test_verdicts_show_interval_and_where_the_claim_holds_from_top_to_bottom():
     (axis,) = drawn("plot_verdicts")
-    assert tick_names(axis)[::-1] == [
-        "C1: It learns.\n(points to yes)",
-        "C2: The losses are similar.\n(undecided)",
-        "C6: Depth does not help.\n(undecided)",
-        "C7: It is a lever.\n(undecided)",
+    assert [text.get_text() for text in axis.texts][::-1] == [
+        "C1: It learns. (points to yes)",
+        "C2: The losses are similar. (undecided)",
+        "C6: Depth does not help. (undecided)",
+        "C7: It is a lever. (undecided)",
     ]
     lines = [line.get_data() for line in axis.get_lines()]
     assert ([-0.1, 0.3], [2, 2]) in [(list(x), list(y)) for x, y in lines]  # C2, third from below
