@@ -1,7 +1,8 @@
 """From a chapter's plain Markdown, which reads well anywhere, to the directives of the page.
 
 Notebooks are also read on GitHub, in Jupyter and on Colab, which show MyST's roles and directives
-as they are typed. So chapters write links, ``[@key]`` and ``<details>`` instead.
+as they are typed. So chapters write links, ``[@key]`` and ``<details>`` instead; no code in a text
+may hold one of these.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_TERM = re.compile(r"\[([^]]+)\]\(glossary\.md#([\w-]+)\)")
+_TERM = re.compile(r"\[([^][]+)\]\(glossary\.md#([\w-]+)\)")
 _FIGURE = re.compile(r"\[[Tt]he figure\]\(#(fig-[\w-]+)\)")
-_CITATION = re.compile(r"\[((?:@\w+(?:; )?)+)\]")
+_CITATION = re.compile(r"\[(@[\w-]+(?:;\s*@[\w-]+)*)\]")
 _FOLDED = re.compile(r"<details><summary>(.+?)</summary>\n\n(.*?)\n\n</details>", re.DOTALL)
 
 
@@ -41,7 +42,7 @@ def to_myst(text: str, terms: dict[str, str]) -> str:
         return f"{{term}}`{name}`" if shown == name else f"{{term}}`{shown} <{name}>`"
 
     def citation(found: re.Match[str]) -> str:
-        return "{cite}`" + found[1].replace("@", "").replace("; ", ",") + "`"
+        return "{cite}`" + ",".join(re.findall(r"@([\w-]+)", found[1])) + "`"
 
     text = _TERM.sub(term, text)
     text = _FIGURE.sub(r"{numref}`\1`", text)

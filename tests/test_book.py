@@ -265,6 +265,8 @@ def test_chapters_read_well_where_only_plain_markdown_is_shown(notebook: Noteboo
     """GitHub, Jupyter and Colab show MyST's roles and directives as they are typed."""
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert re.findall(r"\{\w+\}`|^:::", text, re.MULTILINE) == []
+    page = markup.to_myst(text, markup.glossary_terms(ROOT))
+    assert re.findall(r"\[@|glossary\.md#|\]\(#fig-|</?details", page) == []  # none was overlooked
 
 
 def test_plain_markdown_becomes_roles_and_directives() -> None:

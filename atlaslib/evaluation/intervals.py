@@ -30,7 +30,7 @@ class Effect(NamedTuple):
     low: float
     high: float
     subjects: int | None = None  # how many were resampled; None: no model was scored
-    seeds: int = 1  # trainings of each arm, or repeated measurements; resampled as well
+    seeds: int = 1  # trainings of each arm
 
     def __str__(self) -> str:
         """As tables show it: ``0.120 [0.051, 0.190]``; a single measurement has no interval."""

@@ -52,16 +52,16 @@ def validation_tables(
     As many are trained at once as there are GPUs or, without any, cores. The tables are those of
     :func:`atlaslib.evaluate` on the validation subjects of an arm's split.
     """
-    jobs = [(number, arm, cohort) for number, arm in enumerate(arms)]
+    jobs = [(arm, cohort) for arm in dict.fromkeys(arms)]  # equal ones share a run
     results = run_parallel(_validation_table, jobs)
     tables = dict(tqdm(results, "arms", len(jobs), disable=not progress, unit="arm"))
-    return [tables[number] for number in range(len(jobs))]
+    return [tables[arm] for arm in arms]
 
 
-def _validation_table(number: int, arm: Recipe, cohort: Cohort) -> tuple[int, pd.DataFrame]:
+def _validation_table(arm: Recipe, cohort: Cohort) -> tuple[Recipe, pd.DataFrame]:
     run = train(arm, cohort, progress=False)
     part = cohort.split(seed=arm.split_seed)[1]
-    return number, evaluate(run, part, progress=False)
+    return arm, evaluate(run, part, progress=False)
 
 
 def tuning_effects(profile: str, tables: Mapping[Recipe, pd.DataFrame]) -> dict[str, Effect]:

@@ -21,8 +21,8 @@ def run_parallel(
     """Call a function with each of several tuples of arguments; yield results as they come.
 
     The calls are made in other processes: one at a time on every GPU or, without a GPU, on every
-    core, with a single thread. If there is only one, they are made in this process. An error in
-    any of them ends the others.
+    core, with a single thread. If there is only one, or one call, they are made in this process. An
+    error in any of them ends the others.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def run_parallel(
         If the scheduler cannot be reached, or its workers have several threads.
     """
     calls = [joblib.delayed(_call)(function, job) for job in jobs]
-    count = torch.cuda.device_count() or joblib.cpu_count()
+    count = min(torch.cuda.device_count() or joblib.cpu_count(), max(len(calls), 1))
     with _backend(scheduler):
         work = joblib.Parallel(
             n_jobs=-1 if scheduler else count,
@@ -55,8 +55,12 @@ def run_parallel(
 def _call(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:
     """In a worker process: one call, on one GPU or one core."""
     if not torch.cuda.is_available():
+        threads = torch.get_num_threads()  # of the caller, if this is its process
         torch.set_num_threads(1)
-        return function(*job)
+        try:
+            return function(*job)
+        finally:
+            torch.set_num_threads(threads)
     with _free_gpu() as gpu:
         torch.cuda.set_device(gpu)
         return function(*job)
