@@ -49,7 +49,7 @@ EVERYDAY = {
     "affine", "baseline", "fingerprint", "profile", "session", "split", "stroke", "width"
 }  # fmt: skip
 NO_PROSE = re.compile(
-    r"```.*?```|\$[^$\n]+\$|`[^`]*`|!?\[[^]]*\]\([^)]*\)|\*\*[^*]*\*\*|^(?:[#|>]|:::).*?$",
+    r"```.*?```|\$[^$\n]+\$|`[^`]*`|!?\[[^]]*\]\([^)]*\)|\*\*[^*]*\*\*|^[#|>].*?$",
     re.DOTALL | re.MULTILINE,
 )
 
