@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import nn
 
 _CHOSEN: ContextVar[torch.device | None] = ContextVar("device", default=None)
+_FULL: ContextVar[bool] = ContextVar("full precision", default=False)
 
 
 def best_device() -> torch.device:
@@ -60,11 +62,33 @@ def fast_layout(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def half_precision(device: torch.device) -> torch.dtype | None:
-    """bfloat16 on a GPU that supports it, float16 on one that does not (a T4); None on a CPU."""
-    if device.type != "cuda":
+    """bfloat16 on a GPU that supports it, float16 on one that does not (a T4).
+
+    None on a CPU, and within :func:`full_precision`.
+    """
+    if device.type != "cuda" or _FULL.get():
         return None
     native = torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if native else torch.float16
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Train and segment in 32 bits on a GPU, too, within this context.
+
+    So results of GPUs and CPUs differ by rounding alone.
+    """
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]  # a float32 rounded to 19 bits
+    token = _FULL.set(True)
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        _FULL.reset(token)
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def is_out_of_memory(error: Exception) -> bool:

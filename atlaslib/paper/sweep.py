@@ -20,6 +20,7 @@ from atlaslib.evaluation.calibration import calibration_and_detection
 from atlaslib.evaluation.scoring import evaluate
 from atlaslib.evaluation.starter_code import original_scores
 from atlaslib.files import DataError, atomic_write, home, make_folder, shipped
+from atlaslib.models.device import full_precision
 from atlaslib.networks import forward_gflop
 from atlaslib.paper import protocol
 from atlaslib.paper.protocol import PLANS, Job
@@ -282,4 +283,5 @@ def _run_missing(
 
 
 def _work(job: Job, root: Path | None) -> tuple[Job, dict[str, pd.DataFrame]]:
-    return job, run_job(job, root)
+    with full_precision():  # so that rows of GPUs and of CPUs can stand in one table
+        return job, run_job(job, root)

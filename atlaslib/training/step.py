@@ -74,7 +74,9 @@ class TrainingSession:
         self.custom = self.custom.on(self.device)
         if self.device.type == "cuda":  # the peak of this run, not of an earlier one
             torch.cuda.reset_peak_memory_stats()
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        self.half = half_precision(self.device)
+        if self.half is not None:
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.manual_seed(recipe.seed)
         model = new_network(recipe, self.custom.model)
         self.parts = self._split()
@@ -104,7 +106,6 @@ class TrainingSession:
         self.optimiser = torch.optim.Adam(
             self.model.parameters(), lr=recipe.learning_rate, fused=self.device.type != "mps"
         )
-        self.half = half_precision(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half is torch.float16)
         self.weight = torch.tensor(recipe.pos_weight, device=self.device)
         self.batches = Batches(self.slices, self.device, recipe)

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from atlaslib.models import build_model
-from atlaslib.models.device import fast_layout, half_precision, is_out_of_memory
+from atlaslib.models.device import (
+    fast_layout,
+    full_precision,
+    half_precision,
+    is_out_of_memory,
+)
 
 
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
@@ -19,6 +24,18 @@ def test_bfloat16_is_used_only_where_it_is_not_emulated(monkeypatch, native, dty
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert half_precision(torch.device("cuda")) == dtype
     assert half_precision(torch.device("cpu")) is None
+
+
+def test_full_precision_is_for_its_context_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    with full_precision():
+        assert half_precision(torch.device("cuda")) is None
+        assert not any(backend.allow_tf32 for backend in backends)
+    assert half_precision(torch.device("cuda")) is torch.bfloat16
+    assert [backend.allow_tf32 for backend in backends] == before
+    assert True in before
 
 
 @pytest.mark.parametrize(("name", "last"), [("resnet", True), ("residual_unet", False)])

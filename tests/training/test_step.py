@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from atlaslib import recipe, train
+from atlaslib.models.device import full_precision
 from atlaslib.training import step
 from atlaslib.training.batches import epoch_batches, epoch_order
 from atlaslib.training.custom import Custom
@@ -235,3 +236,12 @@ def test_steps_never_synchronise_with_a_gpu(gpu, cohort, tmp_path, changes):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert state.step == len(chosen[:25])
+
+
+def test_in_full_precision_a_gpu_trains_as_a_cpu_does(gpu, cohort, tmp_path):
+    with full_precision():
+        losses = [
+            train(RECIPE, cohort, tmp_path / name, device=name, progress=False).history.loss
+            for name in ("cuda", "cpu")
+        ]
+    assert losses[0].tolist() == pytest.approx(losses[1].tolist(), rel=1e-4)
