@@ -45,7 +45,7 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
     Parameters
     ----------
     folder : path
-    name : {"runs", "scans", "history", "calibration", "detection"}
+    name : {"runs", "scans", "history", "calibration", "detection", "repeated"}
         Each begins with arm and seed.
 
         - runs: one row per training: recipe (its key), engine, data, protocol, date, source,
@@ -54,6 +54,8 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
           or "unseen" (scanners), "fold", or "own" or "other" (for the leak).
         - history: one row per pass, as in :class:`atlaslib.Run`.
         - calibration, detection: of :mod:`atlaslib.evaluation.calibration`, for some arms.
+        - repeated: trainings made a second time on another device, which count nowhere; known and
+          unseen are the mean Dice over the people. Not written here.
     """
     path = folder / f"{name}.csv"
     return pd.read_csv(path, dtype=_TEXT) if path.is_file() else pd.DataFrame()
