@@ -74,12 +74,13 @@ def half_precision(device: torch.device) -> torch.dtype | None:
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Train and segment in 32 bits on a GPU, too, within this context.
+    """Train and segment in 32 bits on a GPU as well, within this context.
 
-    So results of GPUs and CPUs differ by rounding alone.
+    Its results then differ from a CPU's by rounding, and by random numbers that are drawn on the
+    device (dropout, ``augment``). The flags belong to the process: not for several threads at once.
     """
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]  # a float32 rounded to 19 bits
+    before = [backend.allow_tf32 for backend in backends]  # TF32 keeps 19 bits of a float32's 32
     token = _FULL.set(True)
     try:
         for backend in backends:

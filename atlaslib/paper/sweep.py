@@ -6,6 +6,7 @@ sweep goes on with what is missing, there or elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,8 +55,8 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
           or "unseen" (scanners), "fold", or "own" or "other" (for the leak).
         - history: one row per pass, as in :class:`atlaslib.Run`.
         - calibration, detection: of :mod:`atlaslib.evaluation.calibration`, for some arms.
-        - repeated: trainings made a second time on another device, which count nowhere; known and
-          unseen are the mean Dice over the people. Not written here.
+        - repeated: trainings made a second time on another device, which enter no analysis; dice
+          and loss are means over the people (known scanners). Not written here.
     """
     path = folder / f"{name}.csv"
     return pd.read_csv(path, dtype=_TEXT) if path.is_file() else pd.DataFrame()
@@ -285,5 +286,6 @@ def _run_missing(
 
 
 def _work(job: Job, root: Path | None) -> tuple[Job, dict[str, pd.DataFrame]]:
-    with full_precision():  # so that rows of GPUs and of CPUs can stand in one table
+    # of synthetic people, rows of GPUs and of CPUs stand in one table
+    with full_precision() if root is None else contextlib.nullcontext():
         return job, run_job(job, root)

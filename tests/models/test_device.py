@@ -30,12 +30,17 @@ def test_full_precision_is_for_its_context_alone(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
-    with full_precision():
-        assert half_precision(torch.device("cuda")) is None
-        assert not any(backend.allow_tf32 for backend in backends)
-    assert half_precision(torch.device("cuda")) is torch.bfloat16
-    assert [backend.allow_tf32 for backend in backends] == before
-    assert True in before
+    try:
+        for backend in backends:
+            backend.allow_tf32 = True
+        with full_precision():
+            assert half_precision(torch.device("cuda")) is None
+            assert not any(backend.allow_tf32 for backend in backends)
+        assert half_precision(torch.device("cuda")) is torch.bfloat16
+        assert all(backend.allow_tf32 for backend in backends)
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 @pytest.mark.parametrize(("name", "last"), [("resnet", True), ("residual_unet", False)])
