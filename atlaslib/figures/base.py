@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 from pandas.io.formats.style import Styler
@@ -57,7 +58,8 @@ def panels(
     **options
         Passed to ``Figure.subplots``, for instance ``sharey=True``.
     """
-    figure = Picture(figsize=(width, height), layout="constrained")
+    between = ConstrainedLayoutEngine(wspace=0.06)  # a y label keeps off the panel to its left
+    figure = Picture(figsize=(width, height), layout=between)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
