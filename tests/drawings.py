@@ -92,7 +92,7 @@ RANKED = pd.DataFrame(
      "high": [0.2, 0.1, 0.0]}
 )  # fmt: skip
 PATHS = pd.DataFrame(
-    {"arm": ["plain"] * 4 + ["Dice"] * 2, "seed": [0, 0, 1, 1, 0, 0], "epoch": [1, 2] * 3,
+    {"arm": ["resnet"] * 4 + ["resnet, plain loss"] * 2, "seed": [0, 0, 1, 1, 0, 0], "epoch": [1, 2] * 3,
      "validation_cross_entropy": [0.03, 0.02, 0.04, 0.02, 0.05, 0.06],
      "validation_dice": [0.0, 0.1, 0.0, 0.2, 0.2, 0.4]}
 )  # fmt: skip
@@ -169,7 +169,7 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     "plot_factorial": lambda: figures.plot_factorial(CELLS),
     "plot_ranking": lambda: figures.plot_ranking({"C3": RANKED, "depth": -RANKED}, 0.02),
     "plot_walk": lambda: figures.plot_walk(WALKED),
-    "plot_paths": lambda: figures.plot_paths(PATHS, base_loss=0.05),
+    "plot_paths": lambda: figures.plot_paths(PATHS),
     "plot_lengths": lambda: figures.plot_lengths(LENGTHS),
     "plot_calibration": lambda: figures.plot_calibration({"baseline": BINS}),
     "plot_agreement": lambda: figures.plot_agreement({"baseline": AGREED, "resnet": AGREED}),

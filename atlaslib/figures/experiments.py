@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from atlaslib.figures.base import COLOURS, OTHERS, colour, panels, plain_log, short
+from atlaslib.figures.base import COLOURS, colour, panels, plain_log, short
 
 
 def plot_means(table: pd.DataFrame, label: str = "Dice, mean over test scans") -> Figure:
@@ -166,30 +166,23 @@ def plot_walk(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_paths(history: pd.DataFrame, base_loss: float | None = None) -> Figure:
-    """Validation loss and Dice during training: a line for each seed, a dot at its last epoch.
+def plot_paths(history: pd.DataFrame) -> Figure:
+    """Validation loss and Dice during training, means over the seeds, with a dot at the last epoch.
 
     Parameters
     ----------
     history : DataFrame
-        arm, seed, epoch, validation_cross_entropy, validation_dice.
-    base_loss : float, optional
-        Cross entropy of the constant predictor, drawn as a dashed line.
+        arm, seed, epoch, validation_cross_entropy, validation_dice. An arm named "model, what
+        differs" is dashed, in the colour of its model.
     """
     figure, axes = panels(1, 1, width=6.6, height=3.9)
     axis = axes[0, 0]
-    for number, (name, part) in enumerate(history.groupby("arm", sort=False)):
-        paint = OTHERS[number % len(OTHERS)]  # what differs is no model
-        for _, run in part.groupby("seed"):
-            axis.plot(run.validation_cross_entropy, run.validation_dice, lw=0.8, color=paint)
-            axis.plot(run.validation_cross_entropy.iloc[-1], run.validation_dice.iloc[-1], "o",
-                      ms=5, color=paint)  # fmt: skip
-        axis.plot([], [], "o-", color=paint, label=str(name))
-    if base_loss is not None:
-        axis.axvline(base_loss, color=COLOURS["zero"], ls="--", label="zero")
-    axis.set(xscale="log", xlabel="cross entropy per pixel (nats)", ylabel="Dice",
-             ylim=(-0.02, None))  # fmt: skip
-    plain_log(axis)
+    for name, part in history.groupby("arm", sort=False):
+        model, differs, _ = str(name).partition(",")
+        style = {"color": colour(model), "ls": "--" if differs else "-", "marker": "o"}
+        means = part.groupby("epoch")[["validation_cross_entropy", "validation_dice"]].mean()
+        axis.plot(*means.to_numpy().T, label=str(name), markevery=[-1], lw=1.2, **style)
+    axis.set(xlabel="cross entropy per pixel (nats)", ylabel="Dice")
     axis.legend(frameon=False, fontsize=8)
     return figure
 
