@@ -175,7 +175,7 @@ def plot_paths(history: pd.DataFrame) -> Figure:
         arm, seed, epoch, validation_cross_entropy, validation_dice. An arm named "model, what
         differs" is dashed, in the colour of its model.
     """
-    figure, axes = panels(1, 1, width=6.6, height=3.9)
+    figure, axes = panels(1, 1, width=6.8, height=3.6)
     axis = axes[0, 0]
     for name, part in history.groupby("arm", sort=False):
         model, differs, _ = str(name).partition(",")
