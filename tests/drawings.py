@@ -92,7 +92,8 @@ RANKED = pd.DataFrame(
      "high": [0.2, 0.1, 0.0]}
 )  # fmt: skip
 PATHS = pd.DataFrame(
-    {"arm": ["resnet"] * 4 + ["resnet, plain loss"] * 2, "seed": [0, 0, 1, 1, 0, 0], "epoch": [1, 2] * 3,
+    {"arm": ["resnet"] * 4 + ["resnet, plain loss"] * 2,
+     "seed": [0, 0, 1, 1, 0, 0], "epoch": [1, 2] * 3,
      "validation_cross_entropy": [0.03, 0.02, 0.04, 0.02, 0.05, 0.06],
      "validation_dice": [0.0, 0.1, 0.0, 0.2, 0.2, 0.4]}
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figures of the data: planes, intensities, volumes (chapter 1)."""
+"""Figures of the data: planes, intensities, volumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of the experiments with several seeds (chapters 7 to 9)."""
+"""Figures of the experiments with several seeds."""
 
 from __future__ import annotations
 
@@ -167,7 +167,9 @@ def plot_walk(table: pd.DataFrame) -> Figure:
 
 
 def plot_paths(history: pd.DataFrame) -> Figure:
-    """Validation loss and Dice during training, means over the seeds, with a dot at the last epoch.
+    """Plain cross entropy and Dice on the validation people, epoch by epoch, means over the seeds.
+
+    A dot is the last epoch.
 
     Parameters
     ----------

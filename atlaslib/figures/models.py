@@ -1,4 +1,4 @@
-"""Figures of the models, their training and their code (chapters 2, 3 and 6)."""
+"""Figures of the models, their training and their code."""
 
 from __future__ import annotations
 

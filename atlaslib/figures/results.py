@@ -1,4 +1,4 @@
-"""Figures of claims, tuning, results and speed (preface, chapters 4 and 5, appendix)."""
+"""Figures of claims, tuning, results and speed."""
 
 from __future__ import annotations
 

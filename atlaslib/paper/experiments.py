@@ -1,4 +1,4 @@
-"""The tables behind chapters 8 and 9, made before the protocol: five seeds of short trainings.
+"""Tables behind chapter 9 and parts of 8, made before the protocol: five seeds, short trainings.
 
 :mod:`atlaslib.paper.sweep` makes those of the protocol, which will replace them.
 """
@@ -19,8 +19,6 @@ from atlaslib.files import DataError, shipped
 from atlaslib.paper.arms import arms
 from atlaslib.runs import ENGINE, package_versions
 from atlaslib.synthetic.cohort import GENERATOR
-
-RESCORED = ("baseline", "resnet")  # arms also scored with the original code's Dice
 
 
 class Results(NamedTuple):

@@ -18,7 +18,7 @@ _REASONS = {
     "decay": "a short run ends better if its last steps are small",
     "downsample": "fewer pixels: a quarter of them at 2, a ninth at 3, a sixteenth at 4",
     "lesion_share": "more slices with lesion, so that every step sees some",
-    "pos_weight": "lesion pixels weigh more, so that training does not get stuck at 'no lesion'",
+    "pos_weight": "lesion pixels weigh more, so that a short run marks lesions sooner",
     "initial_prior": "start from the base rate instead of a random bias",
     "learning_rate": "fewer steps need to be larger",
     "batch_size": "more steps in the same time",
