@@ -22,9 +22,10 @@ class Cluster:
         self.file = folder / "scheduler.json"
         self.processes: list[subprocess.Popen[bytes]] = []
         self.start("distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard")
-        self.address = ""
+        self.address, end = "", time.monotonic() + 60
         while not self.address:
             assert self.processes[0].poll() is None, "the scheduler has ended"
+            assert time.monotonic() < end, "the scheduler does not start"
             time.sleep(0.1)
             with contextlib.suppress(FileNotFoundError, ValueError):  # not yet, or not yet whole
                 self.address = json.loads(self.file.read_text())["address"]

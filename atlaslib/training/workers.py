@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import joblib
@@ -38,18 +37,18 @@ def run_parallel(
     Raises
     ------
     DataError
-        If the scheduler cannot be reached, or its workers have several threads.
+        If the scheduler cannot be reached, its workers have several threads, or a call has ended
+        several of them.
     """
+    if scheduler:
+        yield from _on_cluster(function, jobs, scheduler)
+        return
     calls = [joblib.delayed(_call)(function, job) for job in jobs]
     count = min(torch.cuda.device_count() or joblib.cpu_count(), max(len(calls), 1))
-    with _backend(scheduler):
-        work = joblib.Parallel(
-            n_jobs=-1 if scheduler else count,
-            return_as="generator_unordered",
-            pre_dispatch="all" if scheduler else count,
-            batch_size=1,
-        )
-        yield from work(calls)
+    work = joblib.Parallel(
+        n_jobs=count, return_as="generator_unordered", pre_dispatch=count, batch_size=1
+    )
+    yield from work(calls)
 
 
 def _call(function: Callable[..., Any], job: tuple[Any, ...]) -> Any:
@@ -85,12 +84,12 @@ def _free_gpu() -> Iterator[int]:
         return
 
 
-def _backend(scheduler: str) -> AbstractContextManager[Any]:
-    """Where joblib's calls run: here, or on the cluster of a scheduler."""
-    if not scheduler:
-        return contextlib.nullcontext()
+def _on_cluster(
+    function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], scheduler: str
+) -> Iterator[Any]:
+    """The same on the workers of a Dask cluster."""
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker, as_completed
     except ImportError:
         text = "a cluster needs Dask: pip install distributed"
         raise DataError(text, "missing") from None
@@ -99,15 +98,15 @@ def _backend(scheduler: str) -> AbstractContextManager[Any]:
     except (OSError, ValueError) as error:
         text = f"no Dask scheduler answers ({one_line(error)})"
         raise DataError(f"{scheduler}: {text}", "missing") from None
-    threads = client.nthreads()
-    if set(threads.values()) != {1}:
-        client.close()
-        found = f"{len(threads)} workers of {sorted(set(threads.values()))} threads"
-        raise DataError(f"{scheduler}: expected workers of one thread each, found {found}")
-    return _cluster(client)
-
-
-@contextlib.contextmanager
-def _cluster(client: Any) -> Iterator[None]:
-    with client, joblib.parallel_config(backend="dask", client=client):
-        yield
+    with client:
+        threads = client.nthreads()
+        if set(threads.values()) != {1}:
+            found = f"{len(threads)} workers of {sorted(set(threads.values()))} threads"
+            raise DataError(f"{scheduler}: expected workers of one thread each, found {found}")
+        calls = [client.submit(_call, function, job, pure=False) for job in jobs]
+        for call in as_completed(calls, loop=client.loop):
+            try:
+                result = call.result()
+            except KilledWorker as error:
+                raise DataError(f"{scheduler}: {one_line(error)}", "killed") from None
+            yield result

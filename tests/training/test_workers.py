@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -25,6 +26,10 @@ def fail_on(number):
     if number == 1:
         raise DataError("scan 1 is damaged")
     return number
+
+
+def end(number):
+    os.kill(os.getpid(), signal.SIGKILL)  # as the system does when memory runs out
 
 
 def test_calls_are_made_in_processes_of_one_thread():
@@ -85,3 +90,12 @@ def test_workers_of_several_threads_are_refused(tmp_path):
         cluster.workers(threads=2)
         with pytest.raises(DataError, match=r"one thread each, found 1 workers of \[2\] threads"):
             list(run_parallel(abs, [(1,)], cluster.address))
+
+
+def test_a_call_that_ends_its_workers_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
+    with dask_cluster(tmp_path) as cluster:
+        cluster.workers(threads=1, count=2)
+        with pytest.raises(DataError, match="died while running it") as error:
+            list(run_parallel(end, [(1,)], cluster.address))
+    assert "\n" not in str(error.value)
