@@ -118,7 +118,7 @@ def plot_ranking(tables: Mapping[str, pd.DataFrame], margin: float = 0.0) -> Fig
     margin : float
         Drawn as a dashed line.
     """
-    figure, axes = panels(1, len(tables), width=3.4 * len(tables), height=3.0, sharey=True)
+    figure, axes = panels(1, len(tables), width=2.7 * len(tables), height=3.0, sharey=True)
     for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
         axis.fill_between(
             table.passes, table.low, table.high, color=COLOURS["prediction"], alpha=0.4
