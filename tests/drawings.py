@@ -98,7 +98,11 @@ PATHS = pd.DataFrame(
      "validation_dice": [0.0, 0.1, 0.0, 0.2, 0.2, 0.4]}
 )  # fmt: skip
 BINS = pd.DataFrame(
-    {"seed": [0, 0, 1, 1], "predicted": [0.1, 0.9, 0.2, 0.8], "observed": [0.05, 0.7, 0.1, np.nan]}
+    {
+        "low": [0.0, 0.5, 0.0, 0.5],
+        "predicted": [0.1, 0.9, 0.2, 0.8],
+        "observed": [0.05, 0.7, 0.1, np.nan],
+    }
 )
 AGREED = pd.DataFrame({"volume_ml": [1.0, 10.0, 100.0], "predicted_ml": [2.0, 20.0, 0.0]})
 PIECES = pd.DataFrame(

@@ -192,19 +192,24 @@ def plot_paths(history: pd.DataFrame) -> Figure:
 def plot_calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Observed share of lesion by predicted probability; a calibrated model is on the diagonal.
 
+    The line is the mean over trainings, the band reaches from the lowest to the highest.
+
     Parameters
     ----------
     tables : mapping from a model's name to a DataFrame
-        seed, low, voxels, predicted, observed, as from
+        low, predicted, observed, one row per bin and training, as from
         :func:`atlaslib.evaluation.calibration.calibration_and_detection`.
     """
     figure, axes = panels(1, 1, width=4.6, height=4.2)
     axis = axes[0, 0]
     axis.plot([0, 1], [0, 1], color="#BBBBBB", lw=1, zorder=0)
     for name, table in tables.items():
-        for number, (_, part) in enumerate(table.groupby("seed")):
-            axis.plot(part.predicted, part.observed, "o-", ms=3, lw=0.9, color=colour(name),
-                      label=name if number == 0 else None)  # fmt: skip
+        bins = table.groupby("low")
+        mean, ends = bins[["predicted", "observed"]].mean(), bins["observed"].agg(["min", "max"])
+        axis.plot(mean.predicted, mean.observed, "o-", ms=3, color=colour(name), label=name)
+        axis.fill_between(
+            mean.predicted, ends["min"], ends["max"], color=colour(name), alpha=0.15, lw=0
+        )
     axis.set(xlabel="predicted probability of lesion", ylabel="share of voxels that are lesion",
              xlim=(0, 1), ylim=(0, 1), aspect="equal")  # fmt: skip
     axis.legend(frameon=False)
