@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -327,3 +328,30 @@ def test_one_command_makes_the_weights(
     assert "diagnosis" in card["must not be used for"]
     loaded = atlaslib.load_pretrained("residual_unet", tmp_path / "weights")
     assert loaded.recipe == weights.recipe("smoke")
+
+
+def test_one_slice_is_that_of_most_lesion_and_all_arms(cohort, tmp_path, monkeypatch):
+    module = script("one_slice")
+    read = module.sweep.read_table
+    scores = {"031840": 0.1, "031841": 0.9, "031842": 0.4, "031843": 0.3}
+    table = pd.DataFrame({"subject": scores.keys(), "dice": scores.values()})
+    table = table.assign(arm="baseline", people="known")
+    monkeypatch.setattr(
+        module.sweep,
+        "read_table",
+        lambda folder, name: table if name == "scans" else read(folder, name),
+    )
+    monkeypatch.setattr(module.sweep, "people", lambda *_: cohort)
+    network = Predictor(build_model("zero"), atlaslib.recipe("zero", "smoke"))
+    monkeypatch.setattr(atlaslib, "train", lambda recipe, cohort, progress: network)
+    assert module.main(["--out", str(tmp_path / "slice.npz")]) == 0
+    with np.load(tmp_path / "slice.npz") as file:
+        stored = dict(file)
+    about = json.loads(str(stored.pop("about")))
+    assert about["subject"] == "031841"  # the best of four: better than three
+    scan = next(scan for scan in cohort if scan.subject == "031841")
+    by_slice = read_scan(scan).mask.sum((0, 1))
+    assert by_slice[about["slice"]] == by_slice.max() == stored.pop("truth").sum()
+    assert stored.pop("image").shape == (232, 196)
+    assert {"baseline", "resnet", "20 units, U-Net"} <= set(stored)
+    assert not any(marked.any() for marked in stored.values())
