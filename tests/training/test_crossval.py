@@ -78,7 +78,9 @@ def test_folds_that_cannot_be_made_are_refused(table, cohort, out, tmp_path):
         cross_validate(other, cohort, out, folds=3, progress=False)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_of_a_cluster_costs_nothing_but_time(table, cohort, tmp_path):
+    """Slow: a scheduler and two workers start, and two of them train four folds."""
     out = tmp_path / "out"
     with dask_cluster(tmp_path) as cluster:
         cluster.workers(threads=1, count=2)
