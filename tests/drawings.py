@@ -77,11 +77,6 @@ MEANS = pd.DataFrame(
     {"arm": ["baseline", "resnet, skips"], "value": [0.4, 0.3], "low": [0.3, 0.2],
      "high": [0.5, 0.45]}
 )  # fmt: skip
-WALKED = pd.DataFrame(
-    [("", "baseline", 0.4, np.nan, np.nan, np.nan), ("narrower", "x", 0.25, -0.15, -0.2, -0.1),
-     ("deeper", "resnet", 0.3, 0.05, -0.02, 0.12)],
-    columns=["change", "arm", "dice", "value", "low", "high"],
-)  # fmt: skip
 CELLS = pd.DataFrame(
     [("6 convolutions", "U-Net", 0.4, 0.3, 0.5), ("6 convolutions", "vector", 0.1, 0.0, 0.2),
      ("20 units", "U-Net", 0.5, 0.45, 0.55), ("20 units", "vector", 0.2, 0.1, 0.3)],
@@ -173,7 +168,6 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     ),
     "plot_factorial": lambda: figures.plot_factorial(CELLS),
     "plot_ranking": lambda: figures.plot_ranking({"C3": RANKED, "depth": -RANKED}, 0.02),
-    "plot_walk": lambda: figures.plot_walk(WALKED),
     "plot_paths": lambda: figures.plot_paths(PATHS),
     "plot_lengths": lambda: figures.plot_lengths(LENGTHS),
     "plot_calibration": lambda: figures.plot_calibration({"baseline": BINS}),

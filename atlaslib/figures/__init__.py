@@ -26,7 +26,6 @@ from atlaslib.figures.experiments import (
     plot_means,
     plot_paths,
     plot_ranking,
-    plot_walk,
 )
 from atlaslib.figures.ideas import plot_bootstrap, plot_networks, plot_overlap, plot_recovery
 from atlaslib.figures.models import (
@@ -100,7 +99,6 @@ __all__ = [
     "plot_units",
     "plot_verdicts",
     "plot_volumes",
-    "plot_walk",
     "show_slice",
     "tidy",
 ]

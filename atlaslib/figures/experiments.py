@@ -133,39 +133,6 @@ def plot_ranking(tables: Mapping[str, pd.DataFrame], margin: float = 0.0) -> Fig
     return figure
 
 
-def plot_walk(table: pd.DataFrame) -> Figure:
-    """A waterfall chart from one model to another, one change at a time.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From :func:`atlaslib.paper.claims.walk`.
-    """
-    figure, axes = panels(1, 1, width=7.4, height=0.42 * len(table) + 1.4)
-    axis, before = axes[0, 0], 0.0
-    rows = table.to_dict("records")
-    for place, row in enumerate(rows):
-        if place == 0:
-            axis.barh(place, row["dice"], color=colour(row["arm"].split(",")[0]), height=0.6)
-        else:
-            loss = row["dice"] < before
-            paint = COLOURS["resnet"] if loss else COLOURS["baseline"]
-            axis.barh(place, row["dice"] - before, left=before, color=paint, height=0.6, alpha=0.75)
-            ends = [before + row["low"], before + row["high"]]
-            axis.plot(ends, [place, place], color=COLOURS["ATLAS"], lw=1.5)
-            axis.text(max(*ends, before) + 0.008, place, f"{row['value']:+.3f}".replace("-", "−"),
-                      va="center", fontsize=8)  # fmt: skip
-            axis.plot([before] * 2, [place - 0.95, place + 0.3], color="#999999", lw=0.8)
-        before = row["dice"]
-    last = rows[-1]["arm"]
-    axis.barh(len(rows), before, color=colour(last.split(",")[0]), height=0.6)
-    names = [rows[0]["arm"], *(row["change"] for row in rows[1:]), last]
-    axis.set(yticks=range(len(names)), yticklabels=names, xlabel="Dice, mean over test scans")
-    axis.set_xlim(min(0, axis.get_xlim()[0]), axis.get_xlim()[1] * 1.08)
-    axis.invert_yaxis()
-    return figure
-
-
 def plot_paths(history: pd.DataFrame) -> Figure:
     """Plain cross entropy and Dice on the validation people, epoch by epoch, means over the seeds.
 

@@ -1,4 +1,4 @@
-"""The arms of the book's experiments: the recipe behind each name, and the order to read them in.
+"""The arms of the tables of engine 1: the recipe behind each name, and the order to read them in.
 
 Arms of a profile differ as their names say, and all see the same number of slices, except the
 constant predictor, the long arms and the models of today.
@@ -19,28 +19,6 @@ _STEP: dict[str, dict[str, Value]] = {
 }
 # The paper also changed these for its ResNet: a tenth of the rate, half the batch (section 5.3).
 _PAPERS_RATE = 0.0001
-
-#: From the baseline to the paper's ResNet, one change at a time: the change, and the arm after it.
-WALK = (
-    ("", "baseline"),
-    ("no skip connections", "baseline, no skips"),
-    ("decoder of two layers", "baseline, map decoder"),
-    ("64 numbers between", "baseline, vector decoder"),
-    ("batch normalisation", "baseline, vector decoder, norm"),
-    ("fewer channels", "baseline, vector decoder, norm, narrow"),
-    ("20 residual units", "resnet"),
-    ("its rate and batch", "resnet, paper's rate and batch"),
-)
-#: And back by another route: the decoder first, the encoder last.
-WALK_BACK = (
-    ("", "resnet"),
-    ("no 64 numbers between", "resnet, map decoder"),
-    ("the baseline's decoder", "resnet, no skips"),
-    ("skip connections", "resnet, skips"),
-    ("6 plain convolutions", "baseline, norm, narrow"),
-    ("more channels", "baseline, norm"),
-    ("no batch normalisation", "baseline"),
-)
 
 
 def arms(profile: str) -> dict[str, Recipe]:

@@ -188,33 +188,6 @@ def arm_means(scans: pd.DataFrame, arms: Iterable[str], column: str = "dice") ->
     return pd.DataFrame(rows, columns=["arm", "value", "low", "high"])
 
 
-def walk(scans: pd.DataFrame, steps: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """How each change on the way from one arm to another affects the Dice.
-
-    Parameters
-    ----------
-    scans : DataFrame
-        As for :func:`arm_means`.
-    steps : sequence of (change, arm)
-        :data:`atlaslib.paper.arms.WALK` or ``WALK_BACK``; the first arm is the starting point.
-
-    Returns
-    -------
-    DataFrame
-        change, arm, dice (the arm's mean); value, low, high (of the difference from the arm
-        before, over the same scans; missing for the first).
-    """
-    parts = dict(tuple(scans.groupby("arm")))
-    rows = []
-    for place, (change, arm) in enumerate(steps):
-        row = {"change": change, "arm": arm, "dice": parts[arm].dice.mean()}
-        if place:
-            effect = difference(parts[arm], parts[steps[place - 1][1]])
-            row |= {name: getattr(effect, name) for name in ("value", "low", "high")}
-        rows.append(row)
-    return pd.DataFrame(rows, columns=["change", "arm", "dice", "value", "low", "high"])
-
-
 def verdicts(effects: Mapping[str, Effect], claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     """One row per claim: what it says, the verdict, the effect, and the rule.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from drawings import WALKED, drawn, line, points, tick_names
+from drawings import drawn, line, points, tick_names
 
 from atlaslib.figures.base import COLOURS
 
@@ -36,16 +36,6 @@ def test_a_ranking_is_drawn_with_its_margin():
     assert [first.get_title(), second.get_title()] == ["C3", "depth"]
     assert first.get_lines()[0].get_ydata().tolist() == [0.1, 0.0, -0.1]
     assert first.get_lines()[2].get_ydata()[0] == 0.02
-
-
-def test_each_bar_of_a_walk_starts_where_the_one_before_ends():
-    (axis,) = drawn("plot_walk")
-    assert tick_names(axis) == ["baseline", "narrower", "deeper", "resnet"]
-    bars = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axis.patches]
-    ends = WALKED.dice.tolist()
-    expected = [(0, ends[0]), (ends[0], ends[1]), (ends[1], ends[2]), (0, ends[2])]
-    np.testing.assert_allclose(bars, expected)
-    assert [text.get_text() for text in axis.texts] == ["\N{MINUS SIGN}0.150", "+0.050"]
 
 
 def test_paths_pass_through_every_epoch():

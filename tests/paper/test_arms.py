@@ -5,34 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from differing import differing
 
 from atlaslib.networks import forward_gflop
 from atlaslib.paper import claims
-from atlaslib.paper.arms import WALK, WALK_BACK, arms
+from atlaslib.paper.arms import arms
 from atlaslib.profiles import PROFILES
 
 
-def test_arms_of_all_claims_and_walks_exist():
+def test_arms_of_all_claims_exist():
     for profile in PROFILES:
         known = set(arms(profile))
         assert {arm for claim in claims.CLAIMS for arm in claim.arms or ()} <= known
-        assert {arm for _, arm in (*WALK, *WALK_BACK)} <= known
-    assert WALK[0][1] == WALK_BACK[-1][1] == "baseline"
-    assert WALK[-2][1] == WALK_BACK[0][1] == "resnet"
-
-
-def test_steps_of_the_walk_change_only_what_they_name():
-    table = arms("quick")
-    steps = {change: differing(table[before], table[after])
-             for (_, before), (change, after) in zip(WALK, WALK[1:])}  # noqa: B905, RUF007 # fmt: skip
-    assert steps["no skip connections"] == {"decoder"}
-    assert steps["64 numbers between"] == {"decoder"}
-    assert steps["batch normalisation"] == {"normalise"}
-    assert steps["fewer channels"] == {"width"}
-    assert steps["its rate and batch"] == {"learning_rate", "batch_size"}
-    epochs = {table[arm].epochs for _, arm in (*WALK, *WALK_BACK)}
-    assert len(epochs) == 1
 
 
 def test_paper_arms_have_the_papers_learning_rate_and_batch_size():
