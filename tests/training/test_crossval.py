@@ -78,9 +78,7 @@ def test_folds_that_cannot_be_made_are_refused(table, cohort, out, tmp_path):
         cross_validate(other, cohort, out, folds=3, progress=False)
 
 
-@pytest.mark.slow
 def test_a_killed_worker_of_a_cluster_costs_nothing_but_time(table, cohort, tmp_path):
-    """Over ten seconds: a scheduler and two workers start, and one of three folds is made twice."""
     out = tmp_path / "out"
     with dask_cluster(tmp_path) as cluster:
         cluster.workers(threads=1, count=2)
