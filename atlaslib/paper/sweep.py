@@ -25,7 +25,7 @@ from atlaslib.models.device import full_precision
 from atlaslib.networks import forward_gflop
 from atlaslib.paper import protocol
 from atlaslib.paper.protocol import PLANS, Job
-from atlaslib.runs import ENGINE, Run, package_versions
+from atlaslib.runs import ENGINE, Run
 from atlaslib.synthetic.cohort import GENERATOR, make_cohort
 from atlaslib.training.loop import train
 from atlaslib.training.workers import run_parallel
@@ -202,7 +202,7 @@ def _facts(run: Run, job: Job, cohort: Cohort) -> pd.DataFrame:
         "source": cohort.source,
         "device": about["device"],
         "threads": about["threads"],
-        "torch": package_versions()["torch"],
+        "torch": about["packages"]["torch"],
         "parameters": about["parameters"],
         "gflop": forward_gflop(job.recipe),
         "passes": len(run.history),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pandas as pd
 import pytest
 
@@ -10,6 +12,7 @@ from atlaslib.paper import protocol, sweep
 from atlaslib.paper.protocol import Choice
 from atlaslib.paper.sweep import add_rows, missing, outdated, read_table
 from atlaslib.runs import ENGINE
+from atlaslib.training.loop import train
 from atlaslib.training.step import TrainingError
 
 CHOICE = Choice(dict.fromkeys(protocol.ENCODERS, 0.001), 1, ())
@@ -60,6 +63,18 @@ def test_the_pilot_has_other_people_and_no_test(tables):
     found = tables[PILOT.arm]
     assert found["opened"] == [(300, False)]
     assert set(found) == {"runs", "history", "opened"}
+
+
+def test_a_row_names_the_torch_that_trained_not_the_one_that_scores(cohort, monkeypatch):
+    def trained_elsewhere(*given, **named):
+        run = train(*given, **named)
+        elsewhere = run.provenance | {"packages": {"torch": "1.0"}, "device": "a GPU"}
+        return dataclasses.replace(run, provenance=elsewhere)
+
+    monkeypatch.setattr(sweep, "people", lambda *_: cohort[:4])
+    monkeypatch.setattr(sweep, "train", trained_elsewhere)
+    row = sweep.run_job(PILOT)["runs"].iloc[0]
+    assert (row.torch, row.device) == ("1.0", "a GPU")
 
 
 def test_rows_replace_those_of_the_same_training_and_others_stay(tables, tmp_path):
