@@ -73,7 +73,7 @@ def compare(
     ValueError
         If the tables do not hold the same scans, or with seeds a score is missing.
     """
-    pairs = paired(first, second, column, relative)
+    pairs = _paired(first, second, column, relative)
     subjects = int(pairs.subject[pairs.change.notna()].nunique())
     if "seed" not in pairs:
         found = bootstrap_mean(pairs.change, pairs.subject, level=level)
@@ -84,7 +84,7 @@ def compare(
     return Effect(*found, subjects, int(pairs.seed.nunique()) if "seed" in pairs else 1)
 
 
-def paired(
+def _paired(
     first: pd.DataFrame, second: pd.DataFrame, column: str = "dice", relative: bool = False
 ) -> pd.DataFrame:
     """The rows of `first` with the column change: first minus second, scan by scan.

@@ -108,7 +108,6 @@ def pooled_dice(table: pd.DataFrame) -> float:
 def bootstrap_mean(
     values: ArrayLike,
     groups: ArrayLike | None = None,
-    seeds: ArrayLike | None = None,
     seed: int = 0,
     resamples: int = 2000,
     level: float = 0.95,
@@ -122,9 +121,6 @@ def bootstrap_mean(
     groups : array of shape (n,), optional
         Groups that are resampled as a whole, such as subjects, since two scans of one person are
         not independent measurements. None: each value is its own group.
-    seeds : array of shape (n,), optional
-        The training run that each value comes from: runs are resampled first, then the groups
-        within each. None: all values come from one run.
     seed, resamples, level
         Random seed, number of resamples and confidence level of the bootstrap.
 
@@ -139,27 +135,15 @@ def bootstrap_mean(
     """
     values = np.asarray(values, dtype=float)
     frame = pd.DataFrame({"value": values, "group": np.arange(len(values))})
-    frame["seed"] = 0 if seeds is None else np.asarray(seeds)
     if groups is not None:
         frame["group"] = np.asarray(groups)
-    if frame[["group", "seed"]].isna().any(axis=None):
-        raise ValueError("a group or a seed is NaN: it is unknown what belongs together")
+    if frame.group.isna().any():
+        raise ValueError("a group is NaN: it is unknown what belongs together")
     frame = frame[np.isfinite(values)]
     if frame.empty:
         raise ValueError("no finite value to average")
-    by_run = [
-        part.groupby("group").value.agg(["sum", "count"]).to_numpy()
-        for _, part in frame.groupby("seed")
-    ]
-    generator = np.random.default_rng(seed)
-    chosen = np.zeros((resamples, 1), int)
-    if seeds is not None:
-        chosen = generator.integers(len(by_run), size=(resamples, len(by_run)))
-    totals = np.zeros((resamples, 2))  # sum and count
-    for number, sums in enumerate(by_run):
-        for column in chosen.T:
-            rows = np.flatnonzero(column == number)
-            drawn = generator.integers(len(sums), size=(len(rows), len(sums)))
-            totals[rows] += sums[drawn].sum(1)
+    sums = frame.groupby("group").value.agg(["sum", "count"]).to_numpy()
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    totals = sums[drawn].sum(1)
     low, high = np.quantile(totals[:, 0] / totals[:, 1], [(1 - level) / 2, (1 + level) / 2])
     return float(frame.value.mean()), float(low), float(high)

@@ -19,7 +19,7 @@ def plot_means(table: pd.DataFrame, label: str = "Dice, mean over test scans") -
     Parameters
     ----------
     table : DataFrame
-        From :func:`atlaslib.paper.claims.arm_means`.
+        From :func:`atlaslib.paper.analysis.arm_means`.
     label : str
         Label of the axis.
     """

@@ -5,27 +5,16 @@ from __future__ import annotations
 import pandas as pd
 
 from atlaslib.evaluation.intervals import Effect, contrast
+from atlaslib.paper import claims
 from atlaslib.paper.claims import Claim
-from atlaslib.paper.protocol import ENCODERS, FOLDS, MARGIN, Choice, arms
+from atlaslib.paper.protocol import ENCODERS, FOLDS, Choice, arms
 
-#: The claims as the protocol states them; the first three are primary.
-CLAIMS = (
-    Claim("C2", "6, 7", "The ResNet ends with a similar loss.",
-          "loss of ResNet minus baseline, plain cross entropy, as a share of the baseline's",
-          "within", 0.1, ("resnet, plain loss", "baseline, plain loss"), "loss", relative=True),
-    Claim("C3", "6, 7", "The ResNet's Dice is lower than the baseline's.",
-          "Dice of baseline minus Dice of ResNet, weighted loss", "above", MARGIN,
-          ("baseline", "resnet")),
-    Claim("C6b", "7", "Depth does not help, with skip connections.",
-          "Dice with 20 units minus Dice with 4, U-Net decoder", "below", MARGIN,
-          ("20 units, U-Net", "4 units, U-Net")),
-    Claim("C1", "4", "The baseline learns to segment lesions.",
-          "Dice of baseline minus Dice of zero", "above", 0.1, ("baseline", "zero")),
-    Claim("C6a", "7", "Depth does not help.",
-          "Dice with 20 units minus Dice with 4, vector", "below", MARGIN,
-          ("resnet", "4 units, vector")),
-)  # fmt: skip
+#: Judged at 98.3 %, so that the three together have 95 %.
 PRIMARY = ("C2", "C3", "C6b")
+#: The claims of the protocol, the primary ones first.
+CLAIMS = sorted(
+    (claim for claim in claims.CLAIMS if claim.arms), key=lambda claim: claim.key not in PRIMARY
+)
 
 
 def trainings(profile: str, scans: pd.DataFrame) -> pd.DataFrame:

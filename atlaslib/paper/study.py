@@ -6,6 +6,7 @@ Trials are kept in a journal, a file that several processes and machines can sha
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,9 @@ from tqdm.auto import tqdm
 
 from atlaslib.data.cohort import Cohort
 from atlaslib.files import DataError, atomic_write, home, write_json
-from atlaslib.paper.experiments import provenance
 from atlaslib.paper.tuning import short_recipe
 from atlaslib.recipes import Recipe
-from atlaslib.runs import ENGINE
+from atlaslib.runs import ENGINE, package_versions
 from atlaslib.training.loop import train
 from atlaslib.training.workers import run_parallel
 
@@ -166,4 +166,12 @@ def save(trials: pd.DataFrame, cohort: Cohort, profile: str, folder: Path) -> No
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{profile}_study.csv"
     atomic_write(path, lambda name: trials.to_csv(name, index=False))
-    write_json(path.with_suffix(".json"), provenance(cohort, profile))
+    about = {
+        "source": cohort.source,
+        "cohort": cohort.fingerprint(),
+        "profile": profile,
+        "date": datetime.now(UTC).date().isoformat(),
+        "engine": ENGINE,
+        "packages": package_versions(),
+    }
+    write_json(path.with_suffix(".json"), about)

@@ -13,10 +13,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from atlaslib.data.cohort import Cohort
+from atlaslib.evaluation.intervals import Effect, compare
 from atlaslib.evaluation.scoring import evaluate
 from atlaslib.models import build_model
 from atlaslib.models.device import best_device, fast_layout, half_precision
-from atlaslib.paper.claims import Effect, difference
 from atlaslib.profiles import SHORT, recipe
 from atlaslib.recipes import Recipe, Value
 from atlaslib.training.loop import train
@@ -70,7 +70,7 @@ def tuning_effects(profile: str, tables: Mapping[Recipe, pd.DataFrame]) -> dict[
 
     def gain(field: str, first: Value, second: Value) -> Effect:
         one, other = (short_recipe(profile, **{field: value}) for value in (first, second))
-        return difference(tables[one], tables[other])
+        return compare(tables[one], tables[other])
 
     return {
         "C4a": gain("learning_rate", 0.0001, 0.001),

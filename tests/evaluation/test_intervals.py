@@ -164,6 +164,12 @@ def test_several_trainings_are_compared_by_seeds_and_people():
     assert (found.subjects, found.seeds) == (20, 6)
 
 
+def test_tables_of_different_scans_are_refused():
+    first = table(np.full(9, 0.5))
+    with pytest.raises(ValueError, match="9 and 8 scans, of which 8 match"):
+        compare(first, first.iloc[:8])
+
+
 def test_scans_without_a_score_do_not_count():
     rng = np.random.default_rng(7)
     first, second = table(rng.random(FEWEST + 2)), table(rng.random(FEWEST + 2))
