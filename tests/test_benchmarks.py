@@ -160,6 +160,23 @@ def test_one_command_makes_the_weights(
     assert loaded.recipe == weights.recipe("smoke")
 
 
+def test_the_papers_networks_are_shipped_with_their_scores(cohort, tmp_path, monkeypatch):
+    module = script("paper_weights")
+    monkeypatch.setenv("ATLASLIB_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(module.sweep, "people", lambda *_: cohort[:4])
+    assert module.main(["--profile", "smoke"]) == 0
+    folder = tmp_path / "home" / "weights-smoke"
+    for name in ("baseline", "resnet"):
+        loaded = atlaslib.load_pretrained(name, folder)
+        assert (loaded.recipe.seed, loaded.recipe.downsample) == (0, 6)  # the finer grid
+        card = model_card(name, folder)
+        assert card["training data"]["seed"] == 200
+        scores = card["unseen synthetic people"]
+        assert scores["known scanners"]["dice"] == pytest.approx(
+            atlaslib.evaluate(loaded, cohort[:4], progress=False).dice.mean(), abs=1e-3
+        )
+
+
 def test_one_slice_is_that_of_most_lesion_and_all_arms(cohort, tmp_path, monkeypatch):
     module = script("one_slice")
     read = module.sweep.read_table

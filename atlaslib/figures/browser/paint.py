@@ -82,7 +82,7 @@ def _still(
     healthy: NDArray[np.uint8], painted: NDArray[np.uint8], masks: Mapping[str, NDArray[np.bool_]]
 ) -> Figure:
     """The healthy slice beside the painted one with the outlines of the masks."""
-    figure, axes = panels(1, 2, width=6.0, height=4.0)
+    figure, axes = panels(1, 2, width=6.0, height=4.1)
     top, left, height, width = SHOWN
     window = np.s_[top : top + height, left : left + width]
     show_slice(axes[0, 0], healthy[window], title="healthy")

@@ -16,7 +16,7 @@ from torch import nn
 import atlaslib
 from atlaslib.data.slices import to_slices
 from atlaslib.data.volumes import near_brain
-from atlaslib.evaluation.inference import slice_logits
+from atlaslib.evaluation.inference import is_lesion, slice_logits
 from atlaslib.evaluation.predictor import Predictor
 from atlaslib.figures.browser import paint
 from atlaslib.profiles import recipe
@@ -217,6 +217,20 @@ def test_in_print_and_without_scripts_there_is_a_picture(
     assert plain.locator(".still img").is_visible()
     assert plain.get_by_role("button").count() == 0
     context.close()
+
+
+def test_the_shipped_networks_do_with_the_first_disc_what_the_preface_says() -> None:
+    images, brain = paint.healthy_slices(), to_slices(near_brain())[paint.Z]
+    fluid = float(np.percentile(images[paint.Z][brain], paint.FLUID))
+    painted, truth = paint.with_lesion(images, brain, fluid)
+    dice = {}
+    for name in ("baseline", "resnet", "residual_unet"):
+        network = atlaslib.load_pretrained(name)
+        logits = slice_logits(network.model(), torch.from_numpy(painted), network.recipe, [paint.Z])
+        dice[name] = atlaslib.dice(is_lesion(logits)[0].numpy(), truth)
+    assert dice["baseline"] > 0.8
+    assert dice["residual_unet"] > 0.8
+    assert dice["resnet"] == 0
 
 
 @pytest.mark.parametrize("width", [390, 1280])
