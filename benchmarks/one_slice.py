@@ -1,13 +1,14 @@
 """One slice of a test person, as a training of each arm of the protocol marks it.
 
-    python benchmarks/one_slice.py [--out data/results/quick/slice.npz]
+    python benchmarks/one_slice.py [--out FILE.npz] [--picture FILE.png]
 
 The person is the one on whom the baseline's Dice, a mean over its trainings, is higher than on
 three in four; the slice is the one with most lesion. The networks are those of seed 1 that are in
 the table of trainings. They are read from ATLASLIB_HOME, and trained again where they are missing,
 which takes minutes for each.
 
-The file has "image", "truth", a mask for each arm (rows, columns), and "about", a JSON text.
+The file, by default ``data/results/quick/slice.npz``, has "image", "truth", a mask for each arm
+(rows, columns), and "about", a JSON text. The picture, by default that of the README, shows some.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 import atlaslib
 from atlaslib.evaluation.inference import probabilities
+from atlaslib.figures.base import COLOURS, colour, panels, show_slice
+from atlaslib.figures.browser.demonstration import SHOWN
 from atlaslib.files import atomic_write, shipped
 from atlaslib.paper import protocol, sweep
 
@@ -31,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="One slice through every arm.")
     default = shipped("results") / PROFILE / "slice.npz"
     parser.add_argument("--out", type=Path, default=default, metavar="FILE.npz")
+    readme = Path(__file__).resolve().parent.parent / "book" / "_static" / "overview.png"
+    parser.add_argument("--picture", type=Path, default=readme, metavar="FILE.png")
     args = parser.parse_args(arguments)
 
     plan = protocol.PLANS[PROFILE]
@@ -53,7 +59,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             np.savez_compressed(file, **shown)
 
     atomic_write(args.out, write)
+    picture(shown).savefig(args.picture, dpi=110)
     return 0
+
+
+def picture(shown: dict[str, np.ndarray]) -> Figure:
+    """The slice, the traced lesion, and what the paper's two networks and one of today mark."""
+    top, left, height, width = SHOWN
+    window = np.s_[top : top + height, left : left + width]
+    titles = {"truth": "traced lesion", "resnet": "ResNet", "residual_unet": "a network of today"}
+    figure, axes = panels(1, 5, width=10, height=2.8)
+    show_slice(axes[0, 0], shown["image"][window], title="synthetic scan")
+    for axis, name in zip(
+        axes[0, 1:], ("truth", "baseline", "resnet", "residual_unet"), strict=True
+    ):
+        tint = COLOURS["lesion"] if name == "truth" else colour(name)
+        show_slice(axis, shown["image"][window], shown[name][window], tint, titles.get(name, name))
+    return figure
 
 
 def chosen_subject() -> str:

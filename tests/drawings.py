@@ -167,6 +167,9 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
         pd.DataFrame({"good": [0.9, 0.7], "poor": [0.0, 0.2]}, index=[3, 4])
     ),
     "plot_factorial": lambda: figures.plot_factorial(CELLS),
+    "plot_factorial_slice": lambda: figures.plot_factorial_slice(
+        IMAGE, MASK, {"6 convolutions": {"U-Net": MASK, "vector": MASK & False}}
+    ),
     "plot_ranking": lambda: figures.plot_ranking({"C3": RANKED, "depth": -RANKED}, 0.02),
     "plot_paths": lambda: figures.plot_paths(PATHS),
     "plot_lengths": lambda: figures.plot_lengths(LENGTHS),

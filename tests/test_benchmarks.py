@@ -191,7 +191,9 @@ def test_one_slice_is_that_of_most_lesion_and_all_arms(cohort, tmp_path, monkeyp
     monkeypatch.setattr(module.sweep, "people", lambda *_: cohort)
     network = Predictor(build_model("zero"), atlaslib.recipe("zero", "smoke"))
     monkeypatch.setattr(atlaslib, "train", lambda recipe, cohort, progress: network)
-    assert module.main(["--out", str(tmp_path / "slice.npz")]) == 0
+    files = [tmp_path / "slice.npz", tmp_path / "slice.png"]
+    assert module.main(["--out", str(files[0]), "--picture", str(files[1])]) == 0
+    assert files[1].read_bytes().startswith(b"\x89PNG")
     with np.load(tmp_path / "slice.npz") as file:
         stored = dict(file)
     about = json.loads(str(stored.pop("about")))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from atlaslib.figures.base import COLOURS, colour, panels, plain_log, short
+from atlaslib.figures.base import COLOURS, colour, panels, plain_log, short, show_slice
 
 
 def plot_means(table: pd.DataFrame, label: str = "Dice, mean over test scans") -> Figure:
@@ -79,8 +81,30 @@ def plot_factorial(table: pd.DataFrame, label: str = "Dice") -> Figure:
         axis.plot(place, rows.value, "o-", color=paint, label=str(name), lw=1.2)
         axis.vlines(place, rows.low, rows.high, color=paint, lw=2)
     axis.set(xticks=range(len(decoders)), xticklabels=decoders, ylabel=label)
-    axis.set_ylim(min(0, table.low.min()), None)
+    if table.low.min() >= 0:
+        axis.set_ylim(0, None)
     axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def plot_factorial_slice(
+    image: NDArray[Any], truth: NDArray[Any], masks: Mapping[str, Mapping[str, NDArray[Any]]]
+) -> Figure:
+    """One slice as each network of a factorial marks it, with the true outline.
+
+    Parameters
+    ----------
+    image : (rows, columns)
+    truth : (rows, columns) bool
+    masks : mapping from an encoder, a row of pictures, to one from decoders to masks
+    """
+    decoders = list(next(iter(masks.values())))
+    figure, axes = panels(len(masks), len(decoders), width=7.2, height=2.3 * len(masks))
+    for row, (encoder, found) in zip(axes, masks.items(), strict=True):
+        for axis, decoder in zip(row, decoders, strict=True):
+            show_slice(axis, image, truth, COLOURS["lesion"], f"{encoder},\n{decoder}")
+            if np.any(found[decoder]):
+                axis.contour(found[decoder], levels=[0.5], colors=[COLOURS["prediction"]])
     return figure
 
 
@@ -118,8 +142,10 @@ def plot_ranking(tables: Mapping[str, pd.DataFrame], margin: float = 0.0) -> Fig
     margin : float
         Drawn as a dashed line.
     """
-    figure, axes = panels(1, len(tables), width=2.7 * len(tables), height=3.0, sharey=True)
-    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
+    columns = min(len(tables), 3)
+    lines = -(-len(tables) // columns)
+    figure, axes = panels(lines, columns, width=2.7 * columns, height=3.0 * lines, sharey=True)
+    for axis, (name, table) in zip(axes.flat, tables.items(), strict=False):
         axis.fill_between(
             table.passes, table.low, table.high, color=COLOURS["prediction"], alpha=0.4
         )
@@ -129,7 +155,10 @@ def plot_ranking(tables: Mapping[str, pd.DataFrame], margin: float = 0.0) -> Fig
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("passes")
-    axes[0, 0].set_ylabel("difference in Dice")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("difference in Dice")
+    for axis in axes.flat[len(tables) :]:
+        axis.set_axis_off()
     return figure
 
 

@@ -31,6 +31,13 @@ def test_a_factorial_has_a_line_for_each_encoder():
     assert (low, high) == (0.45, 0.55)
 
 
+def test_a_slice_of_a_factorial_has_the_true_outline_and_that_of_each_network():
+    marked, empty = drawn("plot_factorial_slice")
+    assert marked.get_title() == "6 convolutions,\nU-Net"
+    assert len(marked.collections) == 2
+    assert len(empty.collections) == 1  # nothing is marked
+
+
 def test_a_ranking_is_drawn_with_its_margin():
     first, second = drawn("plot_ranking")
     assert [first.get_title(), second.get_title()] == ["C3", "depth"]
