@@ -99,7 +99,7 @@ def plot_factorial_slice(
     masks : mapping from an encoder, a row of pictures, to one from decoders to masks
     """
     decoders = list(next(iter(masks.values())))
-    figure, axes = panels(len(masks), len(decoders), width=7.2, height=2.3 * len(masks))
+    figure, axes = panels(len(masks), len(decoders), width=7.2, height=3.0 * len(masks))
     for row, (encoder, found) in zip(axes, masks.items(), strict=True):
         for axis, decoder in zip(row, decoders, strict=True):
             show_slice(axis, image, truth, COLOURS["lesion"], f"{encoder},\n{decoder}")
