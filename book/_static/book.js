@@ -44,11 +44,13 @@ function breakNames() {
   }
 }
 
-/* On a phone a picture of several panels scrolls in its own box instead of shrinking to stamps. */
+/* On a phone a picture of several panels scrolls in its own box instead of shrinking to stamps: one
+   that is much wider than high, or that its cell calls "wide". */
 function markWidePictures() {
   for (const picture of document.querySelectorAll(".bd-article figure > img")) {
     const mark = () => {
-      if (picture.naturalWidth < Math.max(600, 1.8 * picture.naturalHeight)) return;
+      const wide = picture.naturalWidth >= Math.max(600, 1.8 * picture.naturalHeight);
+      if (!wide && !picture.classList.contains("wide")) return;
       picture.classList.add("wide");
       // so that the arrow keys scroll it
       if (matchMedia("(max-width: 600px)").matches) picture.parentElement.tabIndex = 0;
