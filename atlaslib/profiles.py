@@ -76,7 +76,7 @@ _RECIPES: dict[tuple[str, str], dict[str, Value]] = {
     ("zero", "smoke"): {"pos_weight": _SMOKE["pos_weight"], "initial_prior": True, "epochs": 0},
 }
 
-# Changes that shorten the runs of a profile where many are compared (chapters 4, 8 and 9).
+# Changes that shorten the runs of a profile where many are compared (chapter 4, the study).
 SHORT: dict[str, dict[str, Value]] = {
     "smoke": {"epochs": 1},
     "quick": {"epochs": 1, "downsample": 4},

@@ -46,7 +46,6 @@ VERDICTS = pd.DataFrame(
     [("C1", "It learns.", "points to yes", 0.3, 0.2, 0.5, "above", 0.1),
      ("C2", "The losses are similar.", "undecided", 0.02, -0.1, 0.3, "within", 0.15),
      ("C6", "Depth does not help.", "undecided", 0.0, -0.05, 0.05, "below", 0.02),
-     ("C7", "It is a lever.", "undecided", 0.0, -0.05, 0.05, "beyond", 0.2),
      ("C9", "It is faster.", "not yet tested", np.nan, np.nan, np.nan, "above", 0.0)],
     columns=["claim", "statement", "verdict", "value", "low", "high", "comparison", "margin"],
 )  # fmt: skip

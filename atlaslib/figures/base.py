@@ -66,13 +66,15 @@ def panels(
     return figure, axes
 
 
-def in_rows(count: int, across: int = 2, height: float = 3.9) -> tuple[Figure, list[Axes]]:
+def in_rows(
+    count: int, across: int = 2, height: float = 3.9, **options: Any
+) -> tuple[Figure, list[Axes]]:
     """A new figure of `count` axes in rows of `across`, each row `height` inches high.
 
-    Two brains in a row are more than 300 pixels wide on a page.
+    Two brains in a row are more than 300 pixels wide on a page. Options as for :func:`panels`.
     """
     rows = -(-count // across)
-    figure, axes = panels(rows, across, width=7.0, height=rows * height)
+    figure, axes = panels(rows, across, width=7.0, height=rows * height, **options)
     for spare in axes.flat[count:]:
         spare.remove()
     return figure, list(axes.flat[:count])

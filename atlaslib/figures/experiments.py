@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from atlaslib.figures.base import COLOURS, colour, panels, plain_log, short, show_slice
+from atlaslib.figures.base import (
+    COLOURS,
+    colour,
+    in_rows,
+    panels,
+    plain_log,
+    short,
+    show_slice,
+)
 
 
 def plot_means(table: pd.DataFrame, label: str = "Dice, mean over test scans") -> Figure:
@@ -143,9 +151,8 @@ def plot_ranking(tables: Mapping[str, pd.DataFrame], margin: float = 0.0) -> Fig
         Drawn as a dashed line.
     """
     columns = min(len(tables), 3)
-    lines = -(-len(tables) // columns)
-    figure, axes = panels(lines, columns, width=2.7 * columns, height=3.0 * lines, sharey=True)
-    for axis, (name, table) in zip(axes.flat, tables.items(), strict=False):
+    figure, axes = in_rows(len(tables), columns, 3.0, sharey=True)
+    for axis, (name, table) in zip(axes, tables.items(), strict=True):
         axis.fill_between(
             table.passes, table.low, table.high, color=COLOURS["prediction"], alpha=0.4
         )
@@ -155,10 +162,8 @@ def plot_ranking(tables: Mapping[str, pd.DataFrame], margin: float = 0.0) -> Fig
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("passes")
-    for axis in axes[:, 0]:
+    for axis in axes[::columns]:
         axis.set_ylabel("difference in Dice")
-    for axis in axes.flat[len(tables) :]:
-        axis.set_axis_off()
     return figure
 
 

@@ -32,9 +32,8 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
     tested = table[table.value.notna()].iloc[::-1].to_dict("records")
     figure, axes = panels(1, 1, width=5.2, height=0.8 * len(tested) + 0.8)  # for a phone, too
     axis, ink = axes[0, 0], COLOURS["ATLAS"]
-    two_sided = ("within", "beyond")
     shown = [row[end] for row in tested for end in ("low", "high", "margin")]
-    shown += [-row["margin"] for row in tested if row["comparison"] in two_sided]
+    shown += [-row["margin"] for row in tested if row["comparison"] == "within"]
     left, right = (1.15 * limit for limit in (min(-0.05, *shown), max(0.05, *shown)))
     for place, row in enumerate(tested):
         fill = "white" if row["verdict"] == "undecided" else ink
@@ -42,14 +41,13 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
         axis.plot(row["value"], place, "o", color=ink, mfc=fill, ms=8)
         margin = row["margin"]
         holds = {
-            "above": [(margin, right)],
-            "below": [(left, margin)],
-            "within": [(-margin, margin)],
-            "beyond": [(left, -margin), (margin, right)],
+            "above": (margin, right),
+            "below": (left, margin),
+            "within": (-margin, margin),
         }
-        for start, end in holds[row["comparison"]]:
-            ground = {"color": COLOURS["lesion"], "alpha": 0.3, "zorder": 0}
-            axis.barh(place, end - start, left=start, height=0.5, **ground)
+        start, end = holds[row["comparison"]]
+        ground = {"color": COLOURS["lesion"], "alpha": 0.3, "zorder": 0}
+        axis.barh(place, end - start, left=start, height=0.5, **ground)
         name = f"{row['claim']}: {row['statement']} ({row['verdict']})"
         sheet = {"color": "white", "pad": 0.5}  # over the line of zero
         axis.text(left, place + 0.3, name, fontsize=9, va="bottom", bbox=sheet)

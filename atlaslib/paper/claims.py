@@ -27,7 +27,7 @@ class Claim:
     section: str  # of the paper
     statement: str
     quantity: str = ""  # what is measured; nothing if there is no rule
-    # "above" or "below" the margin; "within" or "beyond" plus or minus the margin
+    # "above" or "below" the margin; "within" plus or minus the margin
     comparison: str = "above"
     margin: float = 0.0
     arms: tuple[str, str] | None = None  # first minus second; None: no arms are compared
@@ -39,7 +39,7 @@ class Claim:
         """The condition for a yes, as worded in the table of verdicts; empty if there is none."""
         if not self.quantity:
             return ""
-        sign = "± " if self.comparison in ("within", "beyond") else ""
+        sign = "± " if self.comparison == "within" else ""
         return f"{self.quantity}: interval {self.comparison} {sign}{self.margin:g}"
 
     def verdict(self, effect: Effect | None) -> str:
@@ -61,7 +61,6 @@ class Claim:
             "above": (above, below),
             "below": (below, above),
             "within": (inside, outside),
-            "beyond": (outside, inside),
         }[self.comparison]
         words = _WORDS[effect.seeds >= SEEDS]
         return words[0] if yes else words[1] if no else "undecided"
