@@ -2,8 +2,7 @@
 
     python benchmarks/browser.py [--chromium PATH] [--rounds 20]
 
-Prints a row for each network shipped with the library and, for those that are not, for one of the
-same architecture with new weights, which takes as long: milliseconds a slice in a headless Chromium
+Prints a row for each network shipped with the library: milliseconds a slice in a headless Chromium
 on this machine, from 232 x 196 bytes to 232 x 196 logits, and how far these are from PyTorch's.
 """
 
@@ -23,10 +22,8 @@ from playwright.sync_api import sync_playwright
 import atlaslib
 from atlaslib.data.model_input import with_context
 from atlaslib.evaluation.inference import slice_logits
-from atlaslib.evaluation.predictor import Predictor
 from atlaslib.evaluation.pretrained import pretrained_names
 from atlaslib.figures.browser.written import network_script, script, written_network
-from atlaslib.networks import new_network
 
 Z = 90
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -44,21 +41,12 @@ MEASURE = """([name, slices, rounds]) => {
 }"""
 
 
-def networks() -> dict[str, Predictor]:
-    """Those shipped, and new ones of the architectures that are not."""
-    found = {name: atlaslib.load_pretrained(name) for name in pretrained_names()}
-    for name in ("baseline", "resnet"):
-        if name not in found:
-            recipe = atlaslib.recipe(name, "quick", width=8, downsample=3)
-            found[f"{name}, new weights"] = Predictor(new_network(recipe).eval(), recipe, "")
-    return found
-
-
-def measure(page: Any, name: str, network: Predictor, rounds: int) -> dict[str, Any]:
+def measure(page: Any, name: str, rounds: int) -> dict[str, Any]:
     """The median time of the rounds after the first five, in which the browser compiles.
 
     On a busy machine, the fastest round says more.
     """
+    network = atlaslib.load_pretrained(name)
     written = network_script(name, written_network(network.model(), network.recipe))
     page.add_script_tag(content=written)
     images = torch.randint(0, 256, (189, 232, 196), dtype=torch.uint8)
@@ -89,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         browser = playwright.chromium.launch(executable_path=args.chromium, args=OPTIONS)
         page = browser.new_page()
         page.add_script_tag(content=script("network.js"))
-        rows = [measure(page, *pair, args.rounds) for pair in networks().items()]
+        rows = [measure(page, name, args.rounds) for name in pretrained_names()]
         load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
         print(f"Chromium {browser.version}, {args.rounds} rounds; load {load}")
         browser.close()

@@ -76,6 +76,8 @@ def mask_scores(
     p, t = np.asarray(prediction) > 0, np.asarray(target) > 0
     if p.shape != t.shape or p.ndim != 3:
         raise ValueError(f"expected two masks of the same three axes, got {p.shape} and {t.shape}")
+    if box := ndimage.find_objects((p | t).view(np.uint8)):  # a lesion fills little of a volume
+        p, t = p[box[0]], t[box[0]]
     found = {}
     for name in names:
         if name == "dice":

@@ -67,6 +67,14 @@ def test_distances_agree_with_scipys_distance_transform():
     assert found["assd_mm"] == pytest.approx(np.concatenate(ways).mean(), abs=0.02)
 
 
+def test_empty_surroundings_change_no_score():
+    """Masks that touch every face of their volume, and the same masks inside a larger one."""
+    rng = np.random.default_rng(0)
+    masks = [ndimage.gaussian_filter(rng.normal(size=(30, 30, 30)), 3) > 0.02 for _ in range(2)]
+    wider = [np.pad(mask, ((3, 9), (0, 5), (7, 0))) for mask in masks]
+    assert mask_scores(*wider) == mask_scores(*masks)
+
+
 def test_empty_masks_follow_the_stated_rules():
     none, some = cubes(), cubes((2, 2, 2))
     both = mask_scores(none, none)
