@@ -13,6 +13,8 @@ from pathlib import Path
 _TERM = re.compile(r"\[([^][]+)\]\(glossary\.md#([\w-]+)\)")
 _FIGURE = re.compile(r"\[[Tt]he figure\]\(#(fig-[\w-]+)\)")
 _CITATION = re.compile(r"\[(@[\w-]+(?:;\s*@[\w-]+)*)\]")
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|mm|cm|mL|GB|MB|ms)(?![\w$]))")
+_CODE = re.compile(r"(```.*?```|`[^`]*`|\$[^$]*\$)", re.DOTALL)
 _FOLDED = re.compile(r"<details><summary>(.+?)</summary>\n\n(.*?)\n\n</details>", re.DOTALL)
 
 
@@ -44,6 +46,8 @@ def to_myst(text: str, terms: dict[str, str]) -> str:
     def citation(found: re.Match[str]) -> str:
         return "{cite}`" + ",".join(re.findall(r"@([\w-]+)", found[1])) + "`"
 
+    parts = _CODE.split(text)  # at odd places stands code or a formula
+    text = "".join(p if k % 2 else _UNIT.sub("\N{NO-BREAK SPACE}", p) for k, p in enumerate(parts))
     text = _TERM.sub(term, text)
     text = _FIGURE.sub(r"{numref}`\1`", text)
     text = _CITATION.sub(citation, text)

@@ -25,15 +25,22 @@ COLOURS = {
     "prediction": "#56B4E9",
     "ATLAS": "#333333",
     "synthetic": "#009E73",
+    # from here on Tol's muted palette
+    "residual_unet": "#44AA99",
+    "dynunet": "#882255",
+    "20 units, U-Net": "#332288",
+    "4 units, U-Net": "#999933",
+    "6 convolutions, norm, U-Net": "#AA4499",
 }
-# Tol's muted palette: for whatever has no colour of its own above
-OTHERS = ("#AA4499", "#332288", "#44AA99", "#999933", "#882255", "#117733")
+OTHERS = ("#117733", "#CC6677", "#661100", "#6699CC")  # for whatever has no colour of its own
 DPI = 110
+NARROW = 5.2  # inches: of a chart that is still legible when a phone shrinks it
 
 
 def colour(name: str) -> str:
-    """A model's colour, the same in every figure; any name has one."""
-    return COLOURS.get(name) or OTHERS[zlib.crc32(name.encode()) % len(OTHERS)]
+    """A model's colour, the same in every figure; "model, what differs" has that of the model."""
+    model = name if name in COLOURS else name.partition(",")[0]
+    return COLOURS.get(model) or OTHERS[zlib.crc32(model.encode()) % len(OTHERS)]
 
 
 class Picture(Figure):
@@ -92,7 +99,7 @@ def show_slice(
     if mask is not None and np.any(mask) and not np.all(mask):
         axis.contour(np.asarray(mask, dtype=float), levels=[0.5], colors=[colour], linewidths=1.2)
     axis.set_axis_off()
-    axis.set_title(title, fontsize=9)
+    axis.set_title(title, fontsize=11)
 
 
 def tidy(table: pd.DataFrame) -> Styler:

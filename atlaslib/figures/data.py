@@ -12,7 +12,7 @@ from matplotlib.patches import Circle
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from atlaslib.figures.base import COLOURS, in_rows, panels, plain_log, show_slice
+from atlaslib.figures.base import COLOURS, NARROW, in_rows, panels, plain_log, show_slice
 
 RING, REACH = 11, 60  # pixels: of a ring its radius, and of a slice what is shown around it
 
@@ -40,7 +40,7 @@ def plot_anatomy(image: NDArray[Any], names: Mapping[str, tuple[int, int]]) -> F
     image : array (rows, columns)
     names : mapping from a name to (row, column)
     """
-    figure, axes = panels(1, 1, width=6.0, height=4.6)
+    figure, axes = panels(1, 1, width=NARROW, height=4.2)
     axis, middle = axes[0, 0], image.shape[1] / 2
     show_slice(axis, image)
     for on_left in (True, False):
@@ -106,7 +106,7 @@ def plot_volumes(table: pd.DataFrame, published: Mapping[float, float], source: 
     source : str
         Where the scans of `table` come from.
     """
-    figure, axes = panels(1, 1, width=6.0, height=3.4)
+    figure, axes = panels(1, 1, width=NARROW, height=3.2)
     axis = axes[0, 0]
     volumes = np.sort(table["volume_mm3"].to_numpy(dtype=float)) / 1000
     shares = 100 * np.arange(1, len(volumes) + 1) / len(volumes)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from atlaslib.figures.base import (
     COLOURS,
+    NARROW,
     colour,
     in_rows,
     panels,
@@ -33,10 +34,10 @@ def plot_means(table: pd.DataFrame, label: str = "Dice, mean over test scans") -
     label : str
         Label of the axis.
     """
-    figure, axes = panels(1, 1, width=6.8, height=0.34 * len(table) + 0.9)
+    figure, axes = panels(1, 1, width=NARROW, height=0.34 * len(table) + 0.9)
     axis, place = axes[0, 0], np.arange(len(table))
     for y, row in zip(place, table.to_dict("records"), strict=True):
-        paint = colour(str(row["arm"]).split(",")[0])
+        paint = colour(str(row["arm"]))
         axis.plot([row["low"], row["high"]], [y, y], lw=2, color=paint)
         axis.plot(row["value"], y, "o", color=paint)
     axis.set(
@@ -80,15 +81,15 @@ def plot_factorial(table: pd.DataFrame, label: str = "Dice") -> Figure:
     figure, axes = panels(1, 1, width=6.6, height=3.6)
     axis = axes[0, 0]
     decoders = list(dict.fromkeys(table.decoder))
-    colours = [COLOURS[name] for name in ("baseline", "synthetic", "resnet")]
+    greys, marks = ("#AAAAAA", "#666666", "#111111"), "osD"  # an encoder is not one model
     shifts = np.linspace(-0.08, 0.08, table.encoder.nunique())  # so that intervals do not overlap
     for number, (name, part) in enumerate(table.groupby("encoder", sort=False)):
         rows = part.set_index("decoder").loc[decoders]
         place = np.arange(len(decoders)) + shifts[number]
-        paint = colours[number % len(colours)]
-        axis.plot(place, rows.value, "o-", color=paint, label=str(name), lw=1.2)
+        paint, mark = greys[number % len(greys)], marks[number % len(marks)]
+        axis.plot(place, rows.value, f"{mark}-", color=paint, label=str(name), lw=1.2)
         axis.vlines(place, rows.low, rows.high, color=paint, lw=2)
-    axis.set(xticks=range(len(decoders)), xticklabels=decoders, ylabel=label)
+    axis.set(xticks=range(len(decoders)), xticklabels=decoders, xlabel="decoder", ylabel=label)
     if table.low.min() >= 0:
         axis.set_ylim(0, None)
     axis.legend(frameon=False, fontsize=8)
@@ -124,7 +125,7 @@ def plot_lengths(table: pd.DataFrame) -> Figure:
     table : DataFrame
         From :func:`atlaslib.paper.protocol.tried_lengths`.
     """
-    figure, axes = panels(1, 1, width=6.4, height=3.4)
+    figure, axes = panels(1, 1, width=NARROW, height=3.2)
     axis = axes[0, 0]
     for arm, part in table.groupby("arm", sort=False):
         paint = colour(str(arm))
@@ -178,11 +179,10 @@ def plot_paths(history: pd.DataFrame) -> Figure:
         arm, seed, epoch, validation_cross_entropy, validation_dice. An arm named "model, what
         differs" is dashed, in the colour of its model.
     """
-    figure, axes = panels(1, 1, width=6.8, height=3.6)
+    figure, axes = panels(1, 1, width=NARROW, height=3.4)
     axis = axes[0, 0]
     for name, part in history.groupby("arm", sort=False):
-        model, differs, _ = str(name).partition(",")
-        style = {"color": colour(model), "ls": "--" if differs else "-", "marker": "o"}
+        style = {"color": colour(str(name)), "ls": "--" if "," in str(name) else "-", "marker": "o"}
         means = part.groupby("epoch")[["validation_cross_entropy", "validation_dice"]].mean()
         axis.plot(*means.to_numpy().T, label=str(name), markevery=[-1], lw=1.2, **style)
     axis.set(xlabel="cross entropy per pixel (nats)", ylabel="Dice")
@@ -252,7 +252,7 @@ def plot_detection(tables: Mapping[str, pd.DataFrame], edges: tuple[float, ...])
         From :func:`atlaslib.evaluation.calibration.calibration_and_detection`.
     edges : edges of the bins of lesion volume, in mL
     """
-    figure, axes = panels(1, 1, width=6.4, height=3.4)
+    figure, axes = panels(1, 1, width=NARROW, height=3.2)
     axis, width = axes[0, 0], 0.8 / len(tables)
     names = [f"{short(a)} to {short(b)}" for a, b in itertools.pairwise(edges)]
     for number, (name, table) in enumerate(tables.items()):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from atlaslib.figures.base import COLOURS, colour, in_rows, panels
+from atlaslib.figures.base import COLOURS, NARROW, colour, in_rows, panels
 
 INK = COLOURS["ATLAS"]
 #: Pixels of the truth only, of the prediction only, of both.
@@ -167,7 +167,7 @@ def plot_bootstrap(
     """
     values = np.asarray(values, dtype=float)
     means = values[draws].mean(axis=1)
-    figure, axes = panels(2, 1, width=6.8, height=4.8, sharex=True, height_ratios=(1.2, 1))
+    figure, axes = panels(2, 1, width=NARROW, height=4.4, sharex=True, height_ratios=(1.2, 1))
     upper, lower = axes[:, 0]
     shown = [np.arange(len(values)), *draws[:3]]
     for place, people in enumerate(shown):

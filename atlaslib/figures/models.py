@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from atlaslib.figures.base import COLOURS, OTHERS, colour, in_rows, panels, show_slice
+from atlaslib.figures.base import COLOURS, NARROW, OTHERS, colour, in_rows, panels, show_slice
 
 
 def plot_images(images: Mapping[str, NDArray[Any]], colour_map: str = "gray") -> Figure:
@@ -22,7 +22,7 @@ def plot_images(images: Mapping[str, NDArray[Any]], colour_map: str = "gray") ->
     figure, axes = in_rows(len(images))
     for axis, (name, image) in zip(axes, images.items(), strict=True):
         axis.imshow(image, cmap=colour_map, interpolation="nearest")
-        axis.set_title(name, fontsize=9)
+        axis.set_title(name, fontsize=11)
         axis.set_axis_off()
     return figure
 
@@ -130,7 +130,7 @@ def plot_predictions(
         show_slice(row[1], image, mask, COLOURS["lesion"], "traced")
         drawn = row[2].imshow(probability, cmap="cividis", vmin=0, vmax=1)
         row[2].set_axis_off()
-        row[2].set_title("probability of lesion", fontsize=9)
+        row[2].set_title("probability of lesion", fontsize=11)
         show_slice(row[3], image, probability > 0.5, colour(model), f"{model}: above 0.5")
         figure.colorbar(drawn, ax=row[2], shrink=0.7, label="probability", location="left")
     return figure
@@ -140,7 +140,7 @@ def plot_units() -> Figure:
     """The paper's residual unit beside that of TensorFlow's model, as flow charts."""
     paper = ["leaky ReLU", "batch norm", "3×3 convolution", "batch norm", "3×3 convolution"]
     other = ["batch norm", "leaky ReLU", "3×3 convolution", "batch norm", "leaky ReLU"]
-    figure, axes = panels(1, 2, width=6.6, height=4.6)
+    figure, axes = panels(1, 2, width=NARROW, height=4.4)
     _flow(axes[0, 0], "the paper's unit", paper, leave=1)
     _flow(axes[0, 1], "TensorFlow's unit", [*other, "3×3 convolution"], leave=0)
     return figure
@@ -178,7 +178,7 @@ def plot_curves(
     curves: Mapping[str, NDArray[Any]], xlabel: str, ylabel: str, **scales: str
 ) -> Figure:
     """Named curves against their index; ``scales`` may hold ``xscale`` or ``yscale``."""
-    figure, axes = panels(1, 1, width=6.4, height=3.4)
+    figure, axes = panels(1, 1, width=NARROW, height=3.2)
     shades = itertools.cycle(OTHERS)
     for name, values in curves.items():
         shade = COLOURS.get(name) or next(shades)
@@ -230,7 +230,7 @@ def plot_ceiling(areas: ArrayLike, ceilings: ArrayLike, worked: pd.DataFrame) ->
     worked : DataFrame
         The discs of the worked example, with the columns area and dice.
     """
-    figure, axes = panels(1, 1, width=6.2, height=3.4)
+    figure, axes = panels(1, 1, width=NARROW, height=3.2)
     axis = axes[0, 0]
     axis.scatter(areas, ceilings, s=6, alpha=0.3, lw=0, color=COLOURS["lesion"], label="slices")
     axis.plot(worked.area, worked.dice, "o-", color="#333333", label="discs")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from atlaslib.figures.base import (
     COLOURS,
+    NARROW,
     colour,
     in_rows,
     panels,
@@ -30,7 +31,7 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
         From ``atlaslib.paper.claims.verdicts``.
     """
     tested = table[table.value.notna()].iloc[::-1].to_dict("records")
-    figure, axes = panels(1, 1, width=5.2, height=0.8 * len(tested) + 0.8)  # for a phone, too
+    figure, axes = panels(1, 1, width=NARROW, height=0.8 * len(tested) + 0.8)
     axis, ink = axes[0, 0], COLOURS["ATLAS"]
     shown = [row[end] for row in tested for end in ("low", "high", "margin")]
     shown += [-row["margin"] for row in tested if row["comparison"] == "within"]
@@ -117,7 +118,7 @@ def plot_paired(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 def plot_dice_by_volume(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Dice of each scan against its lesion volume, on a logarithmic axis."""
-    figure, axes = panels(1, 1, width=6.4, height=3.6)
+    figure, axes = panels(1, 1, width=NARROW, height=3.2)
     for number, (name, table) in enumerate(tables.items()):
         # the first on top; smaller than those below it, so that equal ones are seen
         style: dict[str, Any] = {"ms": 4.5 + 1.5 * number, "zorder": 9 - number}
@@ -130,7 +131,7 @@ def plot_dice_by_volume(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 def plot_loss_and_dice(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Dice against loss: a small dot per scan, a large diamond for the mean of each model."""
-    figure, axes = panels(1, 1, width=6.4, height=3.8)
+    figure, axes = panels(1, 1, width=NARROW, height=3.4)
     axis = axes[0, 0]
     for name, table in tables.items():
         axis.plot(table.loss, table.dice, "o", ms=4, alpha=0.4, mew=0, color=colour(name))
@@ -178,7 +179,7 @@ def plot_peers(published: pd.DataFrame, here: pd.DataFrame) -> Figure:
         From ``atlaslib.summary``.
     """
     labels = [*(published.method + ", " + published.release), *(here.model + ", this build")]
-    figure, axes = panels(1, 1, width=6.8, height=0.26 * len(labels) + 0.9)
+    figure, axes = panels(1, 1, width=NARROW, height=0.26 * len(labels) + 0.9)
     axis, place = axes[0, 0], np.arange(len(labels))
     axis.plot(published.dice, place[: len(published)], "s", color=COLOURS["ATLAS"])
     for row, y in zip(here.to_dict("records"), place[len(published) :], strict=True):

@@ -59,6 +59,18 @@ function markWidePictures() {
   }
 }
 
+/* On a phone printed sentences wrap, and what keeps its columns says that it scrolls. */
+function markWideOutputs() {
+  for (const output of document.querySelectorAll("div.cell_output div.output")) {
+    const printed = output.querySelector("pre");
+    if (printed && !/\S {2,}\S/.test(printed.textContent)) printed.classList.add("sentences");
+    const box = printed ?? output;
+    if (matchMedia("(max-width: 600px)").matches && box.scrollWidth > box.clientWidth + 1) {
+      output.classList.add("scrolls");
+    }
+  }
+}
+
 /* Paper is white. */
 function printLight() {
   const root = document.documentElement;
@@ -76,5 +88,6 @@ document.addEventListener("DOMContentLoaded", () => {
   emptyHeadings();
   breakNames();
   markWidePictures();
+  markWideOutputs();
   printLight();
 });
