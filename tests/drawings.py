@@ -170,7 +170,7 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
         IMAGE, MASK, {"6 convolutions": {"U-Net": MASK, "vector": MASK & False}}
     ),
     "plot_ranking": lambda: figures.plot_ranking({"C3": RANKED, "depth": -RANKED}, 0.02),
-    "plot_paths": lambda: figures.plot_paths(PATHS),
+    "plot_paths": lambda: figures.plot_paths({"by person": PATHS}),
     "plot_lengths": lambda: figures.plot_lengths(LENGTHS),
     "plot_calibration": lambda: figures.plot_calibration({"baseline": BINS}),
     "plot_agreement": lambda: figures.plot_agreement({"baseline": AGREED, "resnet": AGREED}),

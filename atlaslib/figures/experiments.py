@@ -168,25 +168,29 @@ def plot_ranking(tables: Mapping[str, pd.DataFrame], margin: float = 0.0) -> Fig
     return figure
 
 
-def plot_paths(history: pd.DataFrame) -> Figure:
+def plot_paths(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Plain cross entropy and Dice on the validation people, epoch by epoch, means over the seeds.
 
     A dot is the last epoch.
 
     Parameters
     ----------
-    history : DataFrame
+    histories : mapping from a panel's title to a DataFrame
         arm, seed, epoch, validation_cross_entropy, validation_dice. An arm named "model, what
-        differs" is dashed, in the colour of its model.
+        differs" has the colour of its model, and is dashed if the model itself is in the panel.
     """
-    figure, axes = panels(1, 1, width=NARROW, height=3.4)
-    axis = axes[0, 0]
-    for name, part in history.groupby("arm", sort=False):
-        style = {"color": colour(str(name)), "ls": "--" if "," in str(name) else "-", "marker": "o"}
-        means = part.groupby("epoch")[["validation_cross_entropy", "validation_dice"]].mean()
-        axis.plot(*means.to_numpy().T, label=str(name), markevery=[-1], lw=1.2, **style)
-    axis.set(xlabel="cross entropy per pixel (nats)", ylabel="Dice")
-    axis.legend(frameon=False, fontsize=8)
+    width = NARROW if len(histories) == 1 else 7.2
+    figure, axes = panels(1, len(histories), width=width, height=3.4, sharex=True, sharey=True)
+    for axis, (title, history) in zip(axes[0], histories.items(), strict=True):
+        named = set(history.arm)
+        for name, part in history.groupby("arm"):
+            dashed = str(name).partition(",")[0] in named - {name}
+            style = {"color": colour(str(name)), "ls": "--" if dashed else "-", "marker": "o"}
+            means = part.groupby("epoch")[["validation_cross_entropy", "validation_dice"]].mean()
+            axis.plot(*means.to_numpy().T, label=str(name), markevery=[-1], lw=1.2, **style)
+        axis.set(xlabel="cross entropy per pixel (nats)", title=title)
+        axis.legend(frameon=False, fontsize=8)
+    axes[0, 0].set_ylabel("Dice")
     return figure
 
 
