@@ -229,7 +229,8 @@ def plot_agreement(tables: Mapping[str, pd.DataFrame]) -> Figure:
     tables : mapping from a model's name to a DataFrame
         volume_ml and predicted_ml, one row per scan.
     """
-    figure, axes = panels(1, len(tables), width=3.6 * len(tables), height=3.4, sharey=True)
+    width = 3.6 * len(tables)
+    figure, axes = panels(1, len(tables), width=width, height=3.4, sharex=True, sharey=True)
     floor = 0.01  # mL: an empty prediction would have no logarithm
     for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
         true, found = (np.log10(table[c].clip(lower=floor)) for c in ("volume_ml", "predicted_ml"))
