@@ -37,7 +37,7 @@ class Effect(NamedTuple):
         if self.subjects is None and self.seeds == 1:
             return f"{self.value:.2f}"
         text = f"{self.value:.3f} [{self.low:.3f},\N{NO-BREAK SPACE}{self.high:.3f}]"
-        return text.replace("-", "\N{MINUS SIGN}")
+        return text.replace("-0.000", "0.000").replace("-", "\N{MINUS SIGN}")
 
 
 def compare(
