@@ -78,7 +78,7 @@ def plot_factorial(table: pd.DataFrame, label: str = "Dice") -> Figure:
     label : str
         Label of the axis.
     """
-    figure, axes = panels(1, 1, width=6.6, height=3.6)
+    figure, axes = panels(1, 1, width=NARROW, height=3.4)
     axis = axes[0, 0]
     decoders = list(dict.fromkeys(table.decoder))
     greys, marks = ("#AAAAAA", "#666666", "#111111"), "osD"  # an encoder is not one model
