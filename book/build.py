@@ -218,8 +218,10 @@ def build(root: Path, profile: str, data: str) -> int:
     start_time = time.monotonic()
     print(f"Running the chapters at the {profile} profile", flush=True)
     outcomes = run_all(root, profile, data)
-    origin = provenance(profile, data)
-    notes = {page: (outcome.error, origin) for page, outcome in outcomes.items()}
+    notes = {}
+    for page, outcome in outcomes.items():
+        opens = "open_cohort(" in (root / f"{page}.ipynb").read_text(encoding="utf-8")
+        notes[page] = (outcome.error, provenance(profile, data, opens))
     pages.stage(root, notes)
     print("Rendering the pages", flush=True)
     rendered = pages.render(root)
@@ -230,13 +232,15 @@ def build(root: Path, profile: str, data: str) -> int:
     return 0 if rendered and not any(outcome.error for outcome in outcomes.values()) else 1
 
 
-def provenance(profile: str, data: str) -> str:
-    """The sentence at the foot of every computed page."""
+def provenance(profile: str, data: str, opens_cohort: bool = True) -> str:
+    """The sentence at the foot of every executed page; some show nothing but stored results."""
     versions = {d.metadata["Name"]: d.version for d in distributions()}
     source = "the data folder given by the reader" if data else "the synthetic cohort"
+    made = f"Computed from {source} at the *{profile}* profile"
+    if not opens_cohort:
+        made = "Made from results that come with the book"
     return (
-        f"Computed from {source} at the *{profile}* profile by atlaslib "
-        f"{versions.get('atlaslib', '(not installed)')} with torch "
+        f"{made} by atlaslib {versions.get('atlaslib', '(not installed)')} with torch "
         f"{versions.get('torch', '(not installed)')} and Python {platform.python_version()}."
     )
 

@@ -1,4 +1,7 @@
-"""The API pages, one for each folder of atlaslib, written from the package itself."""
+"""The API pages, one for each folder of atlaslib, written from the package itself.
+
+Sphinx loads this module as an extension, too: it lets references by a short name find their entry.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import inspect
 import pkgutil
 import re
 from types import ModuleType
+from typing import Any
 
 import atlaslib
 
@@ -39,10 +43,17 @@ def page(title: str, text: str, modules: list[ModuleType]) -> str:
                    ".. autosummary::", "   :nosignatures:", "",
                    *(f"   ~atlaslib.{name}" if name in face else f"   ~{module.__name__}.{name}"
                      for name in names), ""]  # fmt: skip
-        entries += [short, "-" * len(short), "", f".. automodule:: {module.__name__}",
+        if not is_folder(module):  # whose title and docstring stand above
+            entries += [short, "-" * len(short), ""]
+        entries += [f".. automodule:: {module.__name__}",
                     "   :members:", "   :ignore-module-all:",
                     f"   :exclude-members: {', '.join(['set', *face])}", ""]  # fmt: skip
     return "\n".join([title, "=" * len(title), "", text, "", *tables, *entries])
+
+
+def is_folder(module: ModuleType) -> bool:
+    """Whether a module is one of the folders of atlaslib, each of which has a page."""
+    return hasattr(module, "__path__") and module.__name__.count(".") == 1
 
 
 def described(module: ModuleType) -> str:
@@ -64,3 +75,38 @@ def members(module: ModuleType) -> list[str]:
         and not name.startswith("_")
     ]
     return [name for _, name in sorted(own)]
+
+
+# --- the Sphinx extension ------------------------------------------------------------------------
+
+
+def say_once(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Drop the docstring of a folder: its page begins with it."""
+    if what == "module" and is_folder(value):
+        lines.clear()
+
+
+def full_name(short: str, names: list[str]) -> str:
+    """The only one of `names` that a short name can mean, the public one first; "" if none."""
+    if short in atlaslib.__all__:
+        return f"atlaslib.{short}"
+    meant = [name for name in names if name.startswith("atlaslib.") and name.endswith(f".{short}")]
+    return meant[0] if len(meant) == 1 else ""
+
+
+def find_entry(app: Any, env: Any, node: Any, content: Any) -> Any:
+    """The link of a reference that names its entry without its module; None if there is none."""
+    if node.get("refdomain") != "py":
+        return None
+    domain = env.get_domain("py")
+    name = full_name(node["reftarget"], list(domain.objects))
+    if not name:
+        return None
+    where = (env, node["refdoc"], app.builder)
+    return domain.resolve_xref(*where, node["reftype"], name, node, content)
+
+
+def setup(app: Any) -> dict[str, bool]:
+    app.connect("autodoc-process-docstring", say_once)
+    app.connect("missing-reference", find_entry)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

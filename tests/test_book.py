@@ -19,6 +19,7 @@ import nbformat
 import pages
 import pytest
 import reference
+import yaml
 from nbformat import NotebookNode
 
 import atlaslib
@@ -306,6 +307,29 @@ def test_names_in_single_backquotes_are_code_in_the_reference() -> None:
     module = ModuleType("sample", "From `head`, :mod:`atlaslib.data`, ``files`` and `a b`.")
     shown = "From ``head``, :mod:`atlaslib.data`, ``files`` and ``a b``."
     assert reference.described(module) == shown
+
+
+def test_a_folder_is_introduced_once() -> None:
+    lines, module = ["The models by name.", ""], importlib.import_module("atlaslib.models")
+    reference.say_once(None, "module", module.__name__, module, None, lines)
+    assert lines == []
+    text = reference.pages()["book/api/models"]
+    assert (text.count("The models by name."), text.count("\nmodels\n")) == (2, 0)  # with its table
+
+
+def test_a_short_name_means_the_only_entry_of_that_name() -> None:
+    names = ["atlaslib.data.releases.survey", "atlaslib.a.title", "atlaslib.b.title", "c.survey"]
+    assert reference.full_name("survey", names) == names[0]
+    assert reference.full_name("title", names) == ""
+    assert reference.full_name("evaluate", names) == "atlaslib.evaluate"  # the public one
+
+
+def test_the_book_loads_its_own_extensions() -> None:
+    """A list of extensions replaces those that Jupyter Book would add by itself."""
+    sphinx = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]
+    for name, folder in sphinx["local_extensions"].items():
+        assert name in sphinx["config"]["extensions"]
+        assert (ROOT / "_build" / "source" / folder / f"{name}.py").resolve().is_file()
 
 
 def test_each_page_of_the_reference_begins_with_a_table_of_its_entries() -> None:

@@ -187,6 +187,12 @@ def test_pages_that_name_the_machines_folder_are_listed(tmp_path: Path) -> None:
     assert pages.machine_paths(tmp_path, Path("/my folder")) == ["page.html names /my folder"]
 
 
+def test_the_foot_of_a_page_says_what_it_was_made_from() -> None:
+    assert build.provenance("quick", "").startswith("Computed from the synthetic cohort at the")
+    stored = build.provenance("quick", "", opens_cohort=False)
+    assert stored.startswith("Made from results that come with the book by atlaslib")
+
+
 def test_a_wrong_data_folder_gives_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         build.checked_data(str(tmp_path / "nowhere"))

@@ -37,8 +37,8 @@ class Scan:
     t1 : Path
     masks : tuple of Path
         The scan's target is the union of all; none if it is hidden.
-    space : {"MNI", "native"}
-        Native is the scanner's own space.
+    space : str
+        "MNI" or "native", the scanner's own space.
     drawn_on : Path, optional
         The image whose voxels the masks have, if not the T1: a T2w, for instance.
     """
@@ -70,7 +70,8 @@ class Cohort(Sequence[Scan]):
     ----------
     root : Path
     scans : tuple of Scan
-    release : {"R1.1", "R1.2", "R2.0", "synthetic", "BIDS"}
+    release : str
+        "R1.1", "R1.2", "R2.0", "synthetic" or "BIDS".
     metadata : Path, optional
         The release's table of subjects, if one was found.
     title : str

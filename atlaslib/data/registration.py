@@ -211,7 +211,7 @@ def to_mni(voxels: Floats, affine: Floats, found: Floats) -> Floats:
     affine : (4, 4)
         Of the image: voxel indices to mm.
     found : (4, 4)
-        Mm in MNI space to mm in the image's space: :attr:`Registration.affine`, or a product of
+        Mm in MNI space to mm in the image's space: ``Registration.affine``, or a product of
         several maps.
 
     Returns

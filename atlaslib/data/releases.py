@@ -14,7 +14,7 @@ import stat
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from atlaslib.data import atlas, bids
@@ -31,9 +31,9 @@ class Survey:
     """What a folder contains: its scans, and the faults in its file names."""
 
     root: Path
+    scans: list[Scan]
+    faults: list[DataError]
     release: str = ""
-    scans: list[Scan] = field(default_factory=list)
-    faults: list[DataError] = field(default_factory=list)
     metadata: Path | None = None
     title: str = ""  # of a BIDS folder
 
@@ -106,7 +106,7 @@ def survey(root: str | os.PathLike[str], choose: str = "") -> Survey:
     if not is_folder:
         archive = "; unpack it first: atlaslib unpack" if root.name.endswith(_ARCHIVE) else ""
         raise DataError(f"{root}: is a file; expected a folder of ATLAS{archive}", "no folder")
-    out = Survey(root)
+    out = Survey(root, [], [])
     files: dict[atlas.ScanName, dict[str, list[Path]]] = defaultdict(lambda: {"t1": [], "mask": []})
     tables, others = [], []
     marked = [up for up in [*_above(root)][1:4] if (up / SYNTHETIC_MARK).is_file()]

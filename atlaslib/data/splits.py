@@ -43,8 +43,10 @@ class Split:
 
     Parameters
     ----------
-    train, validation, test : sequence of str
-        Subjects as the release names them. ``test`` may be empty.
+    train, validation : sequence of str
+        Subjects as the release names them.
+    test : sequence of str, optional
+        May be empty.
 
     Raises
     ------

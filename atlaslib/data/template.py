@@ -131,7 +131,7 @@ def agreement(
     Returns
     -------
     float
-        0 to 1: :attr:`Registration.similarity` of `other`, with `one` in place of the template.
+        0 to 1: ``Registration.similarity`` of `other`, with `one` in place of the template.
     """
     ratios = []
     for margin in (AROUND, 0):

@@ -227,7 +227,7 @@ def _check_finite(image: Image) -> None:
     if image.voxels.dtype.kind == "f":
         wrong = image.voxels.size - int(np.isfinite(image.voxels).sum())
         if wrong:
-            raise DataError(f"{image.path}: {wrong} voxels are NaN or infinite", "not finite")
+            raise DataError(f"{image.path}: {wrong:,} voxels are NaN or infinite", "not finite")
 
 
 def read_mask(path: Path, t1: Image | None, space: str = "MNI") -> Image:

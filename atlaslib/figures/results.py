@@ -196,6 +196,8 @@ def plot_peers(published: pd.DataFrame, here: pd.DataFrame) -> Figure:
 def plot_benchmark(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     """Bar charts side by side: one panel for each measure, one bar for each program.
 
+    The value stands beside its bar, and a dash where there is none.
+
     Parameters
     ----------
     table : DataFrame
@@ -206,21 +208,28 @@ def plot_benchmark(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
     """
     readers = list(dict.fromkeys(table.reader))
     rows = (len(measures) + 1) // 2
-    height = rows * (0.25 * len(readers) + 0.5)
+    height = rows * (0.25 * len(readers) + 0.8)
     figure, axes = panels(rows, 2, width=7.4, height=height, sharey=True)
     for axis, (measure, title) in zip(axes.flat, measures.items(), strict=False):
         values = table[table.measure == measure].set_index("reader").value.reindex(readers)
-        values = values.where(values > 0)  # 0 (nothing cached) gets no bar
+        least, most = values[values > 0].min(), values.max()
+        logarithmic = most > 20 * least
+        # the shortest bar begins at the power of ten below its value
+        first = 10.0 ** np.floor(np.log10(least) - 0.1) if logarithmic else 0.0
         own = readers[0].split(",")[0]  # the library; its variants' names start the same
         shades = [COLOURS["lesion" if name.startswith(own) else "zero"] for name in readers]
-        bars = axis.barh(readers, values, color=shades)
-        labels = ["" if np.isnan(value) else short(value) for value in values]
-        axis.bar_label(bars, labels, padding=3, fontsize=8)
-        if values.max() > 20 * values.min():
-            axis.set_xscale("log")
-        low, high = axis.get_xlim()
-        axis.set_xlim(low, high * (6 if axis.get_xscale() == "log" else 1.3))  # for the labels
+        lengths = (values - first).clip(lower=0).fillna(0)
+        bars = axis.barh(readers, lengths, left=first, color=shades)
+        axis.bar_label(bars, [short(value) for value in values], padding=3, fontsize=8)
+        if logarithmic:
+            axis.set(xscale="log", xlim=(first, most * 6))
+            axis.set_xlabel("logarithmic axis", fontsize=8)
+            ticks = 10.0 ** np.arange(np.log10(first), np.log10(most))
+            axis.set_xticks(ticks, [f"{tick:,g}" for tick in ticks], fontsize=8)
+            axis.minorticks_off()
+        else:
+            axis.set_xlim(0, most * 1.3)  # room for the numbers
+            axis.tick_params(labelbottom=False, bottom=False)
         axis.set_title(title, fontsize=9)
-        axis.tick_params(which="both", labelbottom=False, bottom=False)
     axes[0, 0].invert_yaxis()
     return figure

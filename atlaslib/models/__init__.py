@@ -56,6 +56,8 @@ def build_model(name: str, **options: int | float | str | tuple[int, int]) -> nn
 
     Examples
     --------
+    >>> from atlaslib import build_model
+    >>> from atlaslib.models import count_parameters
     >>> count_parameters(build_model("baseline"))
     1861697
     """

@@ -24,7 +24,7 @@ _REASONS = {
     "batch_size": "more steps in the same time",
     "micro_batch": "gradient accumulation, for a GPU with less memory",
     "epochs": "the paper does not say how long it trained",
-    "patience": "early stopping, once validation stops improving",
+    "patience": "a short run goes to its end; a long one stops once validation stops improving",
 }
 
 

@@ -114,7 +114,7 @@ def open_cohort(data_dir: str | os.PathLike[str] = "", profile: str = "quick") -
         are in native space, they are first aligned with MNI space, in a folder of :func:`home`; a
         warning says how many could not be. Empty: the synthetic cohort, made on first use.
     profile : {"smoke", "quick", "colab", "paper"}
-        Sets the number of synthetic subjects: 8, 100 or 220.
+        Sets the number of synthetic subjects: 8 for "smoke", 100 for "quick", 220 for the others.
 
     Returns
     -------

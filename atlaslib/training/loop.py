@@ -191,7 +191,8 @@ def _train(folder: Path, session: TrainingSession, callbacks: Callbacks, tensorb
     state.resume()
     context.barrier()  # the main process deletes the checkpoints at the end
     writer = _tensorboard(folder) if tensorboard and context.is_main else None
-    bar = ProgressBar(recipe, state, session.progress)
+    own = "" if session.custom.model is None else type(session.model).__name__
+    bar = ProgressBar(recipe, state, session.progress, own)
     with StopRequest(context.size == 1) as stop, bar:
         while not state.ended():
             epoch = len(state.history)

@@ -15,8 +15,11 @@ _LOG_SECONDS = 60  # between lines of progress in a log file
 class ProgressBar:
     """One bar for the whole run: epoch, loss, validation Dice, slices per second, time left."""
 
-    def __init__(self, recipe: Recipe, state: TrainingState, progress: bool) -> None:
+    def __init__(
+        self, recipe: Recipe, state: TrainingState, progress: bool, name: str = ""
+    ) -> None:
         self.recipe = recipe
+        self.name = name or recipe.model  # of the network
         # in a log file, which is neither a terminal nor a notebook, each refresh adds a line
         log_file = not sys.stderr.isatty() and "ipykernel" not in sys.modules
         self.bar = tqdm(
@@ -38,7 +41,7 @@ class ProgressBar:
     def advance(self, state: TrainingState) -> None:
         if self.bar.disable:
             return
-        epoch = f"{self.recipe.model} {len(state.history) + 1}/{self.recipe.epochs}"
+        epoch = f"{self.name} {len(state.history) + 1}/{self.recipe.epochs}"
         self.bar.set_description(epoch, refresh=False)
         self.bar.set_postfix_str(f"loss {state.loss:.4f}, Dice {self.dice:.3f}", refresh=False)
         self.bar.update(self.recipe.batch_size)
@@ -47,7 +50,7 @@ class ProgressBar:
         self.dice = row["validation_dice"]
         if not self.bar.disable:
             tqdm.write(
-                f"{self.recipe.model} {row['epoch']:.0f}/{self.recipe.epochs}: loss "
+                f"{self.name} {row['epoch']:.0f}/{self.recipe.epochs}: loss "
                 f"{row['loss']:.4f}, validation loss {row['validation_loss']:.4f}, Dice "
                 f"{row['validation_dice']:.3f}, {row['seconds']:.0f} s",
                 file=sys.stdout,

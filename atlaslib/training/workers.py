@@ -29,10 +29,10 @@ def run_parallel(
     jobs : iterable of tuples
         Arguments, which must be picklable.
     scheduler : str
-        Address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers run the calls
-        instead. They need this version of the library, the same files under the same paths and the
-        same ``ATLASLIB_HOME``, and one thread each (``dask worker --nthreads 1``). A call whose
-        worker is lost is made again by another one.
+        Address of a Dask scheduler, such as ``tcp://10.0.0.1:8786``, whose workers run the
+        calls instead. They need this version of the library, the same files under the same paths
+        and the same ``ATLASLIB_HOME``, and one thread each (``dask worker --nthreads 1``). A call
+        whose worker is lost is made again by another one.
 
     Raises
     ------

@@ -8,6 +8,7 @@ from drawings import (
     EXAMPLES,
     IMAGE,
     MASK,
+    RATES,
     SIZES,
     drawn,
     outlined,
@@ -15,6 +16,8 @@ from drawings import (
     tick_names,
 )
 from matplotlib.colors import same_color
+
+from atlaslib.figures import plot_benchmark
 
 
 def test_verdicts_show_interval_and_where_the_claim_holds_from_top_to_bottom():
@@ -115,8 +118,16 @@ def test_published_results_are_above_and_this_build_below():
 def test_the_benchmark_has_a_bar_and_a_number_for_each_reader():
     figure = EXAMPLES["plot_benchmark"]()
     time, memory = figure.axes
-    assert [bar.get_width() for bar in time.patches] == [1.5, 60]
+    ends = [bar.get_x() + bar.get_width() for bar in time.patches]
+    np.testing.assert_allclose(ends, [1.5, 60])
+    assert [label.get_text() for label in time.get_xticklabels()] == ["1", "10"]
     assert (time.get_xscale(), memory.get_xscale()) == ("log", "linear")
     assert [text.get_text() for text in time.texts] == ["1.5", "60"]
-    assert [text.get_text() for text in memory.texts] == ["200", ""]  # 0 gets no bar
+    assert [text.get_text() for text in memory.texts] == ["200", "0"]
     assert time.get_title() == "time (s)"
+
+
+def test_the_benchmark_has_a_dash_for_what_was_not_measured():
+    memory = plot_benchmark(RATES[:3], {"s": "time (s)", "MB": "memory (MB)"}).axes[1]
+    assert [text.get_text() for text in memory.texts] == ["200", "–"]
+    assert [bar.get_width() for bar in memory.patches] == [200, 0]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import sys
 
 import torch
 from sessions import new_session, new_state
+from torch import nn
 
 from atlaslib import recipe, train
 from atlaslib.training.progress import ProgressBar
@@ -36,3 +38,15 @@ def test_a_log_file_gets_few_lines_per_epoch(cohort, tmp_path, capsys, monkeypat
     out, err = capsys.readouterr()
     assert [line[:13] for line in out.splitlines()[1:]] == [f"baseline {i}/4:" for i in range(1, 5)]
     assert err.count("slice/s") <= 3 * RECIPE.epochs  # the bar is redrawn after each epoch's line
+
+
+class OneLayer(nn.Conv2d):
+    def __init__(self) -> None:
+        super().__init__(1, 1, 3, padding=1)
+
+
+def test_a_network_of_the_users_own_goes_by_the_name_of_its_class(cohort, tmp_path, capsys):
+    for number, own in enumerate((OneLayer, OneLayer())):
+        short = dataclasses.replace(RECIPE, epochs=1, initial_prior=False)
+        train(short, cohort, out=tmp_path / str(number), model=own, progress=True)
+        assert capsys.readouterr().out.splitlines()[1].startswith("OneLayer 1/1: loss")
