@@ -133,3 +133,4 @@ def plain_log(axis: Axes) -> None:
     axis.xaxis.set_minor_locator(LogLocator(subs=(3,)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="x", which="both", length=3.5, pad=3.5)  # all labels at one height

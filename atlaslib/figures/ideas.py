@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,8 @@ OVERLAP = {
     "both": COLOURS["overlap"],
 }
 STYLES = ("-", "--", "-.", ":")
+#: A block without weights, pooling or averaging, in a picture of a network.
+NO_WEIGHTS: dict[str, Any] = {"fc": "#F0F0F0", "ec": "#999999", "hatch": "////"}
 
 
 def plot_recovery(times: ArrayLike, curves: Mapping[str, ArrayLike], picture: float) -> Figure:
@@ -94,12 +97,12 @@ def plot_overlap(pairs: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
 def plot_networks(
     tables: Mapping[str, pd.DataFrame], skips: Mapping[str, Sequence[tuple[str, str]]]
 ) -> Figure:
-    """Networks as rows of blocks, and below them how many numbers leave each layer.
+    """Networks as rows of blocks, and below them how many numbers leave each.
 
     Parameters
     ----------
     tables : mapping from a model's name to a DataFrame
-        From :func:`atlaslib.models.layer_table`.
+        From :func:`atlaslib.models.layer_table`; each of its rows becomes a block.
     skips : mapping from a model's name to pairs of layers
         Its skip connections.
     """
@@ -115,8 +118,8 @@ def plot_networks(
         waist = f"{table.layer.iloc[least].removeprefix('decoder.')}: {sizes[least]:,}"
         label = f"{name} (least at {waist})"
         numbers.plot(place, sizes, "o-", ms=3, color=colour(name), label=label)
-    numbers.set(yscale="log", xlabel="from input to output (share of the layers)")
-    numbers.set_ylabel("numbers that leave the layer")
+    numbers.set(yscale="log", xlabel="from input to output (share of the blocks)")
+    numbers.set_ylabel("numbers that leave the block")
     numbers.legend(fontsize=8, frameon=False, loc="lower left")
     return figure
 
@@ -125,6 +128,8 @@ def draw_blocks(
     axis: Axes, table: pd.DataFrame, skips: Sequence[tuple[str, str]], paint: str
 ) -> None:
     """Layers as blocks from left to right: height is rows, width grows with the channels.
+
+    Those without weights are hatched.
 
     Under a block stands the size of its output, where that is not the one before's.
     """
@@ -135,8 +140,9 @@ def draw_blocks(
         rows, channels = (output[0], output[-1]) if len(output) == 3 else (1, output[0])
         rows = max(rows, widest / 40)  # a vector stays visible
         width = 1.0 + 0.3 * np.log2(channels)
-        shade = "#BBBBBB" if "pool" in layer or layer == "average" else paint
-        axis.add_patch(Rectangle((left, -rows / 2), width, rows, fc=shade, ec=shade, lw=0.5))
+        passive = "pool" in layer or layer == "average"
+        look: dict[str, Any] = NO_WEIGHTS if passive else {"fc": paint, "ec": paint}
+        axis.add_patch(Rectangle((left, -rows / 2), width, rows, lw=0.5, **look))
         if output != before:
             size = " × ".join(str(side) for side in output)
             axis.text(left + width / 2, -0.54 * widest, size, rotation=90, fontsize=7,
@@ -167,7 +173,7 @@ def plot_bootstrap(
     """
     values = np.asarray(values, dtype=float)
     means = values[draws].mean(axis=1)
-    figure, axes = panels(2, 1, width=NARROW, height=4.4, sharex=True, height_ratios=(1.2, 1))
+    figure, axes = panels(2, 1, width=NARROW, height=4.8, sharex=True, height_ratios=(1.2, 1))
     upper, lower = axes[:, 0]
     shown = [np.arange(len(values)), *draws[:3]]
     for place, people in enumerate(shown):
@@ -185,6 +191,6 @@ def plot_bootstrap(
     lower.axvspan(low, high, color=COLOURS["lesion"], alpha=0.25, lw=0,
                   label=f"the middle {100 * level:g} %: {low:.2f} to {high:.2f}")  # fmt: skip
     lower.axvline(values.mean(), color=COLOURS["lesion"], lw=2.5)
-    lower.set(xlabel=label, ylabel=f"of {len(means):,} means")
+    lower.set(xlabel=label, ylabel=f"number of means (of {len(means):,})")
     lower.legend(fontsize=8, frameon=False)
     return figure

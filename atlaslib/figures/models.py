@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from atlaslib.figures.base import COLOURS, NARROW, OTHERS, colour, in_rows, panels, show_slice
+from atlaslib.figures.ideas import INK, NO_WEIGHTS
 
 
 def plot_images(images: Mapping[str, NDArray[Any]], colour_map: str = "gray") -> Figure:
@@ -56,6 +57,8 @@ def plot_layers(
 ) -> Figure:
     """A model as a row of blocks: height is the slice's rows, width grows with the channels.
 
+    Pooling is hatched.
+
     Parameters
     ----------
     table : DataFrame
@@ -68,8 +71,8 @@ def plot_layers(
     for layer, output in zip(table.layer, table.output, strict=True):
         rows, channels = (output[0], output[-1]) if len(output) == 3 else (2, output[0])
         width = 1.0 + 0.3 * np.log2(channels)
-        paint = "#BBBBBB" if "pool" in layer else colour
-        axis.add_patch(Rectangle((left, -rows / 2), width, rows, fc=paint, ec="white"))
+        look: dict[str, Any] = NO_WEIGHTS if "pool" in layer else {"fc": colour, "ec": "white"}
+        axis.add_patch(Rectangle((left, -rows / 2), width, rows, **look))
         axis.text(left + width / 2, -rows / 2 - 8, channels, ha="center", va="top", fontsize=8)
         name = layer.removeprefix("decoder.")
         axis.text(left + width / 2, -172, name, ha="center", va="top", fontsize=8, rotation=90)
@@ -83,7 +86,11 @@ def plot_layers(
     return figure
 
 
-def plot_history(histories: Mapping[str, pd.DataFrame], base_loss: float | None = None) -> Figure:
+def plot_history(
+    histories: Mapping[str, pd.DataFrame],
+    base_loss: float | None = None,
+    base_name: str = "a constant",
+) -> Figure:
     """Loss and validation Dice by epoch; training is solid, validation dashed.
 
     Parameters
@@ -91,6 +98,8 @@ def plot_history(histories: Mapping[str, pd.DataFrame], base_loss: float | None 
     histories : mapping from a model's name to a run's ``history``
     base_loss : float, optional
         Loss of a constant prediction, drawn as a line.
+    base_name : str
+        What the line is called.
     """
     figure, axes = panels(1, 2, width=7.6, height=3.2)
     for name, history in histories.items():
@@ -101,7 +110,7 @@ def plot_history(histories: Mapping[str, pd.DataFrame], base_loss: float | None 
         )
         axes[0, 1].plot(history.epoch, history.validation_dice, "--", label=name, **style)
     if base_loss is not None:
-        axes[0, 0].axhline(base_loss, color=COLOURS["zero"], lw=1.2, label="a constant")
+        axes[0, 0].axhline(base_loss, color=COLOURS["zero"], lw=1.2, label=base_name)
     axes[0, 0].set(xlabel="epoch", ylabel="loss per pixel (nats)", yscale="log")
     axes[0, 1].set(xlabel="epoch", ylabel="validation Dice, mean over scans", ylim=(-0.02, 1))
     for axis in axes.flat:
@@ -114,7 +123,7 @@ def plot_predictions(
     cases: Sequence[tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]],
     model: str = "prediction",
 ) -> Figure:
-    """Four pictures per case: slice, traced lesion, probability, and what the model marks.
+    """Four pictures per case: slice, true outline, probability, and what the model marks.
 
     Parameters
     ----------
@@ -127,11 +136,13 @@ def plot_predictions(
     rows = np.reshape(np.array(axes, dtype=object), (len(cases), 4))
     for row, (title, image, mask, probability) in zip(rows, cases, strict=True):
         show_slice(row[0], image, title=title)
-        show_slice(row[1], image, mask, COLOURS["lesion"], "traced")
+        show_slice(row[1], image, mask, COLOURS["lesion"], "truth")
         drawn = row[2].imshow(probability, cmap="cividis", vmin=0, vmax=1)
         row[2].set_axis_off()
         row[2].set_title("probability of lesion", fontsize=11)
-        show_slice(row[3], image, probability > 0.5, colour(model), f"{model}: above 0.5")
+        marked = probability > 0.5
+        found = "above 0.5" if marked.any() else "nothing above 0.5"
+        show_slice(row[3], image, marked, colour(model), f"{model}: {found}")
         figure.colorbar(drawn, ax=row[2], shrink=0.7, label="probability", location="left")
     return figure
 
@@ -152,7 +163,7 @@ def _flow(axis: Axes, title: str, steps: Sequence[str], leave: int) -> None:
     level = [-(k + 1.0) for k in range(len(steps) + 1)]
     axis.annotate("", xy=(0, -0.7), xytext=(0, 0), arrowprops=arrow)
     for step, y in zip(steps, level, strict=False):
-        paint = COLOURS["resnet"] if "conv" in step else COLOURS["zero"]
+        paint = COLOURS["resnet"] if "conv" in step else INK
         box = {"boxstyle": "round,pad=0.35", "fc": "white", "ec": paint, "lw": 1.6}
         axis.annotate("", xy=(0, y - 0.75), xytext=(0, y - 0.25), arrowprops=arrow)
         axis.text(0, y, step, ha="center", va="center", fontsize=9, bbox=box)
@@ -184,7 +195,8 @@ def plot_curves(
         shade = COLOURS.get(name) or next(shades)
         axes[0, 0].plot(np.arange(len(values)), values, color=shade, lw=1.4, label=name)
     axes[0, 0].set(xlabel=xlabel, ylabel=ylabel, **scales)
-    axes[0, 0].legend(fontsize=8, frameon=False)
+    # at the left, where a phone shows it, and above the curves
+    figure.legend(loc="outside upper left", fontsize=8, ncols=2, frameon=False)
     return figure
 
 

@@ -86,4 +86,5 @@ def test_a_plain_logarithmic_axis_spans_a_factor_of_ten(given, expected, ticks):
     assert (low, high) == pytest.approx(expected)
     figure.draw_without_rendering()
     labels = axis.get_xticklabels(which="both")
+    assert len({round(x.get_window_extent().y0, 3) for x in labels if x.get_text()}) == 1
     assert {x.get_text() for x in labels if low <= x.get_position()[0] <= high} == {*ticks.split()}

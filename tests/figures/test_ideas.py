@@ -43,6 +43,8 @@ def test_a_network_is_narrowest_where_the_fewest_numbers_leave_a_layer():
     baseline, resnet, numbers = drawn("plot_networks")
     assert [block.get_height() for block in baseline.patches[:3]] == [80, 40, 40]
     assert resnet.patches[1].get_height() < 3
+    hatched = [[bool(block.get_hatch()) for block in axis.patches] for axis in (baseline, resnet)]
+    assert hatched == [[False, True, False], [False, True, False, False]]
     for axis, model in ((baseline, "baseline"), (resnet, "resnet")):
         assert same_color(axis.patches[0].get_facecolor(), figures.COLOURS[model])
     curves = numbers.get_lines()

@@ -42,6 +42,7 @@ def test_blocks_are_as_high_as_the_slice_and_wider_with_more_channels():
     (axis,) = drawn("plot_layers")
     blocks = axis.patches[:4]
     assert [block.get_height() for block in blocks] == [80, 40, 40, 2]
+    assert [bool(block.get_hatch()) for block in blocks] == [False, True, False, False]
     widths = [block.get_width() for block in blocks]
     assert widths[0] == widths[1] < widths[2] < widths[3]
     for left, right in pairwise(blocks):
@@ -64,19 +65,25 @@ def test_training_history_is_solid_and_validation_dashed():
     assert line(loss, "baseline, validation").get_linestyle() == "--"
     assert "(nats)" in loss.get_ylabel()
     assert len(figures.plot_history({"mine": HISTORY}).axes[0].get_lines()) == 2
+    named = figures.plot_history({"mine": HISTORY}, 0.7, "zero").axes[0]
+    assert set(line(named, "zero").get_ydata()) == {0.7}
 
 
 def test_predictions_are_outlined_above_one_half():
-    bare, traced, probability, predicted, bar = drawn("plot_predictions")
+    bare, truth, probability, predicted, bar = drawn("plot_predictions")
     assert bare.get_title() == "scan 1"
     assert not outlined(bare).any()
-    np.testing.assert_array_equal(outlined(traced), MASK)
+    np.testing.assert_array_equal(outlined(truth), MASK)
+    assert truth.get_title() == "truth"
     np.testing.assert_array_equal(probability.images[0].get_array(), PROBABILITY)
     assert probability.images[0].get_clim() == (0, 1)  # the same shade in every figure
     np.testing.assert_array_equal(outlined(predicted), MASK)
     assert bar.get_ylabel() == "probability"
-    colours = [to_hex(axis.collections[0].get_edgecolor()[0]) for axis in (traced, predicted)]
+    colours = [to_hex(axis.collections[0].get_edgecolor()[0]) for axis in (truth, predicted)]
     assert colours == [to_hex(figures.COLOURS[name]) for name in ("lesion", "resnet")]
+    assert predicted.get_title() == "resnet: above 0.5"
+    faint = figures.plot_predictions([("scan 1", IMAGE, MASK, PROBABILITY / 2)], "resnet").axes[3]
+    assert faint.get_title() == "resnet: nothing above 0.5"
 
 
 def test_the_units_differ_in_order_and_in_where_the_shortcut_leaves():
@@ -98,6 +105,9 @@ def test_curves_are_drawn_against_their_index():
     assert points(axis, "fast") == [[0, 4], [1, 1], [2, 0.5]]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("step", "error (mm)")
     assert not same_color(line(axis, "slow").get_color(), line(axis, "fast").get_color())
+    (legend,) = axis.figure.legends
+    axis.figure.draw_without_rendering()
+    assert legend.get_window_extent().y0 > axis.get_window_extent().y1
     log = figures.plot_curves({"a": np.ones(2)}, "x", "y", yscale="log").axes[0]
     assert (log.get_xscale(), log.get_yscale()) == ("linear", "log")
 
