@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike, NDArray
 
 from atlaslib.figures.base import COLOURS, NARROW, OTHERS, colour, in_rows, panels, show_slice
@@ -112,6 +113,10 @@ def plot_history(
     if base_loss is not None:
         axes[0, 0].axhline(base_loss, color=COLOURS["zero"], lw=1.2, label=base_name)
     axes[0, 0].set(xlabel="epoch", ylabel="loss per pixel (nats)", yscale="log")
+    scale = axes[0, 0].yaxis
+    scale.set_minor_locator(LogLocator(subs=(2, 5)))
+    scale.set_major_formatter("{x:g}")
+    scale.set_minor_formatter("{x:g}")
     axes[0, 1].set(xlabel="epoch", ylabel="validation Dice, mean over scans", ylim=(-0.02, 1))
     for axis in axes.flat:
         axis.xaxis.get_major_locator().set_params(integer=True)
