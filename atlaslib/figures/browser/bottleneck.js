@@ -65,7 +65,8 @@
     }
 
     const scans = data.slices.map(({ image, truth, brain, map }) => {
-      const scan = { image: atlaslib.bytes(image), brain: atlaslib.bits(brain), best: {} };
+      const scan = { image: atlaslib.bytes(image), brain: atlaslib.bits(brain) };
+      Object.assign(scan, { best: {}, found: {}, told: {} }); // what the reader has reached with it
       const lesion = atlaslib.bits(truth);
       const other = mirrored(lesion);
       scan.targets = { lesion, mirrored: other, disc: disc(other) };
@@ -108,8 +109,10 @@
         "Left and right arrow blend with another scan.");
     const patch = (colour, label) => atlaslib.named({ colour, label });
     const caption = element("p", { className: "caption" },
-      patch(data.lesion, "target"), patch(network.colour, "mask; shade: probability"),
-      patch("#999999", "masks of both scans, while you blend"));
+      patch(data.lesion, "target (dashed)"), patch(network.colour, "mask; shade: probability"),
+      patch("#999999", "masks of both scans, while you blend"),
+      element("output", {}, "Keys on the picture: left and right blend. On a bar: left and right go to " +
+        "the next, up and down move it (Shift: faster), Delete puts it back."));
     const cells = [0, 1].map(() => [element("span"), element("span"), element("span")]);
     const table = atlaslib.table(["", "network", "now", "best"],
       [["Dice with the target", ...cells[0]], ["area of the mask", ...cells[1]]]);
@@ -151,7 +154,7 @@
       });
       if (state.blend) for (const { mask } of [own, theirs()]) view.outline(mask, "#999999", 1.5);
       view.outline(shown.mask, network.colour, 3);
-      view.outline(target(), data.lesion, 2);
+      view.outline(target(), data.lesion, 2.5, [8, 5]);
       showMap(maps.front, state.front ? reordered(map, state.front) : map);
       showMap(maps.back, shown.map);
       board.show(state.scores, state.scan.scores);
@@ -188,20 +191,20 @@
     // --- the tasks ------------------------------------------------------------------------------------
 
     const tasks = {
-      single: "Halve or double the mask with one number.",
+      single: "Find a number that halves or doubles the mask by itself.",
       blend: "Blend into the other scan, slowly.",
       shuffle: "Shuffle the map before the numbers, then the one that is made of them.",
-      outline: "Draw a target: bring Dice 0.1 above the network's own. Which targets cannot be drawn?",
+      outline: "Draw a target: bring Dice 0.1 above the network's own. What of it is never drawn?",
     };
-    const lines = {}, found = { halfway: "" };
+    const lines = {};
     for (const name in tasks) lines[name] = element("li", {}, tasks[name] + " ", element("em"));
     const done = (name, words) => {
       lines[name].classList.add("done");
-      lines[name].lastChild.textContent = words;
+      state.scan.told[name] = words;
     };
 
     function judge() {
-      const { scores, own, best, targets } = state.scan;
+      const { scores, own, best, targets, found } = state.scan;
       const moved = scores.flatMap((z, k) => (Math.abs(z - state.scores[k]) > 1e-6 ? [k] : []));
       const [was, is] = [area(own.mask), area(shown.mask)];
       if (moved.length === 1 && !state.back && (was ? is <= was / 2 || is >= 2 * was : is)) {
@@ -228,11 +231,12 @@
         done("outline", Object.keys(best).map((name) =>
           `${outlines[name]}: ${digits(atlaslib.dice(own.mask, targets[name]))} by the network, ` +
           `${digits(best[name])} at best`).join("; ") + ".");
+      for (const name in lines) lines[name].lastChild.textContent = state.scan.told[name] || "";
       spoken.textContent = `Dice ${digits(dice())}, mask ${digits(is, 1)} square centimetres.`;
     }
 
     function shuffleFront() {
-      const { map, scores, brain, own } = state.scan;
+      const { map, scores, brain, own, found } = state.scan;
       restart();
       state.front = shuffled(map.shape[1] * map.shape[2]);
       state.scores = encode(reordered(map, state.front));
@@ -245,7 +249,7 @@
     }
 
     function shuffleBack() {
-      const { own, brain } = state.scan;
+      const { brain, found } = state.scan;
       stop();
       const { map, probability } = result(state.scores, brain);
       state.back = shuffled(map.shape[1] * map.shape[2]);
@@ -258,27 +262,48 @@
     // --- the search -----------------------------------------------------------------------------------
 
     // Dice of the probabilities with the target, at the network's resolution: it also notices what
-    // does not cross the threshold.
-    function softDice(scores, wanted) {
+    // does not cross the threshold. With logits times `sharpness` it comes near the mask's own.
+    function softDice(scores, wanted, sharpness) {
       const { data } = network.model.forward(expand(scores), after);
       let both = 0, total = 0;
       for (let k = 0; k < data.length; k++) {
-        const p = sigmoid(data[k]);
+        const p = sigmoid(sharpness * data[k]);
         both += p * wanted[k];
         total += p + wanted[k];
       }
       return (2 * both) / total;
     }
 
-    // Change one number after the other, and keep what brings the mask nearer to the target.
+    // Climb from the numbers of each scan and from their mean, and further from the best end. Where
+    // the reader's numbers are plays no part, so that every search for a target ends alike.
     async function search() {
       if (searching) return stop();
-      state.back = state.front = null;
+      restart();
       const mine = (searching = {});
-      searchButton.textContent = "Stop";
+      const { scores } = state.scan, mean = scores.map(() => 0);
+      const starts = new Set([scores, ...scans.map((scan) => scan.scores), mean]);
+      let best = null, number = 0;
+      for (const start of starts) {
+        searchButton.textContent = `Stop (start ${++number} of ${starts.size})`;
+        const end = await climb(start, 1, mine);
+        if (searching !== mine) return;
+        if (!best || end.dice > best.dice) best = end;
+      }
+      searchButton.textContent = "Stop (from the best end)";
+      const end = await climb(best.scores, 4, mine);
+      if (searching !== mine) return;
+      stop();
+      if (end.dice < best.dice) state.scores = best.scores;
+      compute();
+    }
+
+    // Change one number after the other, and keep what brings the mask nearer to the target.
+    async function climb(start, sharpness, mine) {
       const whole = target().map((value) => 255 * value);
       const wanted = atlaslib.modelInput([whole], network.model.view).data;
-      let value = softDice(state.scores, wanted);
+      state.scores = [...start];
+      compute();
+      let value = softDice(start, wanted, sharpness);
       for (let step = 2; step > 0.2; step /= 2)
         for (let gained = true; gained; ) {
           gained = false;
@@ -286,8 +311,8 @@
             for (const way of [step, -step]) {
               const next = [...state.scores];
               next[k] = Math.min(Math.max(next[k] + way, -REACH), REACH);
-              const reached = softDice(next, wanted);
-              if (reached <= value + 0.0005) continue;
+              const reached = softDice(next, wanted, sharpness);
+              if (reached <= value + Math.min(0.0005, value / 100)) continue; // hardly any gain
               [state.scores, value, gained] = [next, reached, true];
               read(k);
               compute();
@@ -297,7 +322,7 @@
           await new Promise((resolve) => setTimeout(resolve));
           if (searching !== mine) return;
         }
-      stop();
+      return { scores: state.scores, dice: dice() };
     }
 
     function stop() {
@@ -307,8 +332,7 @@
 
     // --- the controls -----------------------------------------------------------------------------------
 
-    const named = scans.map(({ own, targets }, n) =>
-      [n, `scan ${n + 1}, Dice ${digits(atlaslib.dice(own.mask, targets.lesion))}`]);
+    const named = scans.map((_, n) => [n, `scan ${n + 1}`]);
     const outlines = { lesion: "lesion", mirrored: "mirror image", disc: "small disc" };
     const who = choice("Slice of", named, 0, (n) => {
       state.scan = scans[n];
@@ -318,6 +342,7 @@
     });
     const partner = choice("Blend with", named, 1, (n) => {
       state.other = scans[n];
+      delete state.scan.told.blend;
       restart();
     });
     const percent = (value) => `${value} %`;
@@ -337,7 +362,7 @@
     const searchButton = button("", search);
     function restart() {
       stop();
-      found.halfway = "";
+      state.scan.found.halfway = "";
       blend.set(0);
     }
     view.canvas.onkeydown = (event) => {

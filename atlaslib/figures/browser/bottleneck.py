@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from atlaslib.data.volumes import near_brain
 from atlaslib.evaluation.inference import is_lesion
 from atlaslib.evaluation.metrics import dice
 from atlaslib.evaluation.predictor import Trained
-from atlaslib.figures.base import COLOURS, panels, show_slice
+from atlaslib.figures.base import COLOURS, NARROW, panels, show_slice
 from atlaslib.figures.browser.demonstration import (
     SHOWN,
     Demonstration,
@@ -29,6 +28,7 @@ from atlaslib.figures.browser.demonstration import (
     encoded,
     encoded_bits,
     only_still,
+    outline,
     shown_as,
 )
 from atlaslib.figures.browser.narrowest import Bottleneck, bottleneck, tensors
@@ -176,25 +176,25 @@ def _chosen(passages: Sequence[Passage]) -> list[Passage]:
 
 def _still(shown: Sequence[Passage], vectors: NDArray[np.float32], colour: str) -> Figure:
     """The slices with their outlines, above their numbers."""
-    figure, axes = panels(2, len(shown), width=6.6, height=4.2, height_ratios=(3, 1), sharey="row")
+    figure, axes = panels(
+        2, len(shown), width=NARROW, height=3.9, height_ratios=(2, 1), sharey="row"
+    )
     top, left, height, width = SHOWN
     window = np.s_[top : top + height, left : left + width]
     centre, spread = vectors.mean(0), np.maximum(vectors.std(0), 1e-6)
+    scores = [(passage.vector.ravel() - centre) / spread for passage in shown]
+    reach = 1.1 * max(2.5, np.abs(scores).max())
     for column, passage in enumerate(shown):
         axis = axes[0, column]
-        title = f"scan {column + 1}, Dice {passage.dice:.2f}"
-        show_slice(axis, passage.image[window], passage.truth[window], title=title)
-        mask = is_lesion(passage.logits)[window]
-        if mask.any():
-            axis.contour(mask, levels=[0.5], colors=[colour], linewidths=1.5)
-        scores = (passage.vector.ravel() - centre) / spread
-        axes[1, column].bar(np.arange(1, len(scores) + 1), scores, color=colour)
+        title = f"slice of scan {column + 1}\nDice {passage.dice:.2f}"
+        show_slice(axis, passage.image[window], title=title)
+        outline(axis, is_lesion(passage.logits)[window], colour, "mask")
+        outline(axis, passage.truth[window], COLOURS["lesion"], "truth", "--")
+        numbers = np.arange(1, len(centre) + 1)
+        axes[1, column].bar(numbers, scores[column], color=colour)
         axes[1, column].axhline(0, color="black", linewidth=0.8)
-        axes[1, column].set_xlabel("number")
-    axes[1, 0].set_ylabel("value in\nstandard deviations")
-    handles: list[Any] = [
-        axes[0, 0].plot([], [], color=tint, label=label)[0]
-        for tint, label in ((COLOURS["lesion"], "truth"), (colour, "mask"))
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+        axes[1, column].set(xlabel="number", xticks=(1, len(numbers)))
+    axes[1, 0].set(ylabel="value, in SD", ylim=(-reach, reach), yticks=(-2.5, 0, 2.5))
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=11)
     return figure

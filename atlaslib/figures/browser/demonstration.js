@@ -136,6 +136,7 @@ window.atlaslib = window.atlaslib || {};
         Home: () => set(k, -reach),
         End: () => set(k, reach),
         Delete: () => (change(k), read(k)),
+        Backspace: () => (change(k), read(k)),
       };
       if (!actions[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
@@ -219,19 +220,29 @@ window.atlaslib = window.atlaslib || {};
       context.drawImage(small, 0, 0, canvas.width, canvas.height);
     }
 
-    // The edges of the mask's pixels.
+    // The edges of the mask's pixels, joined to lines along which dashes can run.
     function outline(mask, colour, thickness, dash = []) {
-      context.beginPath();
+      const ends = new Map(); // of the edges that begin at a place, clockwise around the mask
+      const edge = (a, b, c, d) => {
+        const begin = `${a} ${b}`;
+        ends.set(begin, [...(ends.get(begin) || []), [c, d]]);
+      };
       for (let row = 0; row < height; row++)
         for (let column = 0; column < width; column++) {
           const k = (top + row) * COLUMNS + left + column;
           if (!mask[k]) continue;
           const x = column * scale, y = row * scale;
-          const edge = (a, b, c, d) => (context.moveTo(a, b), context.lineTo(c, d));
-          if (!mask[k - 1]) edge(x, y, x, y + scale);
+          if (!mask[k - 1]) edge(x, y + scale, x, y);
           if (!mask[k + 1]) edge(x + scale, y, x + scale, y + scale);
           if (!mask[k - COLUMNS]) edge(x, y, x + scale, y);
-          if (!mask[k + COLUMNS]) edge(x, y + scale, x + scale, y + scale);
+          if (!mask[k + COLUMNS]) edge(x + scale, y + scale, x, y + scale);
+        }
+      context.beginPath();
+      for (const [begin, list] of ends)
+        while (list.length) {
+          context.moveTo(...begin.split(" "));
+          for (let next = list.pop(); next; next = (ends.get(next.join(" ")) || []).pop())
+            context.lineTo(...next);
         }
       context.setLineDash(dash);
       context.lineWidth = thickness;

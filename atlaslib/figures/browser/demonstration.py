@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -26,7 +27,7 @@ from atlaslib.recipes import Recipe
 # first row, first column, rows and columns of what is shown of a slice: all of the brain
 SHOWN = (*WINDOW, *Recipe("zero", window=True).field_of_view())
 LABELS = {"resnet": "ResNet", "residual_unet": "today's network"}
-STILL_DPI = 100
+STILL_DPI = 120
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,13 @@ def shown_as(name: str, shipped: bool = False) -> dict[str, str | bool]:
     return {
         "name": name, "label": LABELS.get(name, name), "colour": colour(name), "shipped": shipped
     }  # fmt: skip
+
+
+def outline(axis: Axes, mask: NDArray[np.bool_], colour: str, label: str, style: str = "-") -> None:
+    """Draw the edge of a mask, with an entry for the legend; dashed ("--"): the truth."""
+    axis.plot([], [], style, color=colour, label=label)
+    if mask.any():
+        axis.contour(mask, levels=[0.5], colors=[colour], linewidths=1.5, linestyles=[style])
 
 
 def encoded(numbers: NDArray[Any]) -> str:

@@ -19,7 +19,8 @@
     const noise = normal(slices.length * ROWS * COLUMNS);
     const brain = atlaslib.bits(data.brain);
     const middle = (slices.length - 1) / 2;
-    const state = { ...FIRST, marks: [data.mark], mirror: false };
+    // the arrow keys move all marks but the first `fixed` of them
+    const state = { ...FIRST, marks: [data.mark], fixed: 0, mirror: false };
     let painted, truth, version = 0, working = false;
     for (const network of networks) Object.assign(network, { seen: -1, mask: null });
 
@@ -69,8 +70,12 @@
 
     const label =
       "A brain slice with a dark blob. Arrow keys move it, plus and minus change its size, " +
-      "m adds its mirror image.";
+      "m adds its mirror image, space leaves a copy behind, delete clears the slice.";
     const view = atlaslib.screen(data.shown, 3, label);
+    const caption = element("p", { className: "caption" },
+      atlaslib.named({ label: "painted lesion (dashed)", colour: data.lesion }),
+      element("output", {}, "Keys on the picture: arrows move, + and − size, m mirror image, " +
+        "space leaves a copy behind, Delete clears."));
     const cells = networks.map(() => [element("span"), element("span"), element("span")]);
     const table = atlaslib.table(
       ["network", "marks", "Dice", "ms a slice"],
@@ -83,7 +88,7 @@
       const image = painted[middle];
       view.paint((k) => [image[k], image[k], image[k]]);
       for (const { mask, colour } of networks) if (mask) view.outline(mask, colour, 3);
-      view.outline(truth, data.lesion, 2, [3, 3]);
+      view.outline(truth, data.lesion, 2.5, [7, 6]);
     }
 
     function changed() {
@@ -126,7 +131,7 @@
 
     // --- the tasks ------------------------------------------------------------------------------------
 
-    const found = { ever: {}, sides: {}, lost: {}, mirror: {}, intact: {}, broken: {} };
+    const found = { ever: {}, sides: {}, sizes: {}, lost: {}, mirror: {}, intact: {}, broken: {} };
     const tasks = {
       sides: "Carry it across the midline.",
       lost: "Shrink it until each network loses it.",
@@ -139,20 +144,30 @@
     const usual = () => state.contrast === 1 && state.noise === 0;
     const each = (word) => networks.map((network) => `${network.label}: ${word(network)}`).join("; ");
 
+    // The smallest size at which a network found this disc, and the largest below at which it did
+    // not; a disc that has been moved or made darker is another one.
+    function shrink(label, overlap) {
+      const disc = JSON.stringify([state.marks, state.darkness, state.mirror]);
+      const { seen, missed } = (found.sizes[label + disc] ||= { seen: [], missed: [] });
+      (overlap ? seen : missed).push(state.size);
+      const least = Math.min(...seen), below = missed.filter((size) => size < least);
+      if (seen.length && below.length) found.lost[label] = { disc, least, at: Math.max(...below) };
+      else if (found.lost[label]?.disc === disc) delete found.lost[label];
+    }
+
     // Note what the reader has reached; a task that is done says what was found.
     function judge() {
+      if (!truth.some(Boolean)) return; // an empty slice
       const x = state.marks.map((mark) => mark[0]), half = COLUMNS / 2;
       const side = Math.max(...x) < half ? "left" : Math.min(...x) > half ? "right" : "";
       for (const { label, mask, dice } of networks) {
         const overlap = mask.some((marked, k) => marked & truth[k]);
-        if (overlap) found.ever[label] = true;
+        if (usual() && overlap) found.ever[label] = true;
+        if (usual()) shrink(label, overlap);
         if (side && usual() && !state.mirror) {
           found.sides[side] = found.sides[side] || {};
           found.sides[side][label] = Math.max(found.sides[side][label] || 0, dice);
         }
-        if (usual() && !overlap && state.size < FIRST.size)
-          found.lost[label] = Math.max(found.lost[label] || 0, state.size);
-        if (usual() && overlap && found.lost[label] >= state.size) delete found.lost[label];
         if (state.mirror) found.mirror[label] = dice;
         // it breaks if it had found the same lesion before
         const lesion = JSON.stringify([state.marks, state.size, state.darkness, state.mirror]);
@@ -160,14 +175,19 @@
         if (!usual() && dice < 0.3 && found.intact[label] === lesion)
           found.broken[label] = `contrast ${digits(state.contrast, 1)}, noise ${state.noise}`;
       }
+      const ever = networks.filter(({ label }) => found.ever[label]);
+      if (ever.length && ever.every(({ label }) => found.lost[label])) found.shrunk = true;
       const { left, right } = found.sides;
       const sides = ({ label }) =>
         `at best Dice ${digits(left[label])} on the left, ${digits(right[label])} on the right`;
-      const lost = ({ label }) =>
-        found.ever[label] ? `lost at ${found.lost[label]} mm` : "never found it";
+      const lost = ({ label }) => {
+        const { least, at } = found.lost[label] || {};
+        if (at) return `found it at ${least} mm and lost it at ${at}`;
+        return found.ever[label] ? "has found it and not lost it yet" : "has not found it yet";
+      };
       const words = {
         sides: left && right && each(sides),
-        lost: networks.every(({ label }) => label in found.lost) && each(lost),
+        lost: found.shrunk && each(lost),
         mirror: Object.keys(found.mirror).length &&
           each(({ label }) => `Dice ${digits(found.mirror[label])} for both`),
         broken: Object.entries(found.broken).map(([label, how]) => `${label}: ${how}`).join("; "),
@@ -200,27 +220,33 @@
     };
     const reset = element("button", { type: "button" }, "Start again");
     reset.onclick = () => {
-      Object.assign(state, { marks: [data.mark], mirror: false });
+      Object.assign(state, { marks: [data.mark], fixed: 0, mirror: false });
       mirror.checked = false;
       for (const name in controls) controls[name].set(FIRST[name]);
     };
 
     function move(x, y) {
       const [top, left, height, width] = data.shown;
-      const moved = state.marks.map(([a, b]) => [a + x, b + y]);
+      const moved = state.marks.map(([a, b], n) => (n < state.fixed ? [a, b] : [a + x, b + y]));
       const within = ([a, b]) => a > left && a < left + width && b > top && b < top + height;
       if (!moved.every(within)) return;
       state.marks = moved;
       changed();
     }
 
+    const setMarks = (marks, fixed = 0) => {
+      Object.assign(state, { marks, fixed });
+      changed();
+    };
+    const clear = element("button", { type: "button" }, "Clear the slice");
+    clear.onclick = () => setMarks([]);
+
     // press on the lesion and drag it; press beside it and paint
     let held = null;
     const undo = () => {
       if (!held) return;
-      state.marks = held.before;
+      setMarks(held.before);
       held = null;
-      changed();
     };
     view.canvas.className = "painted";
     view.canvas.onpointerdown = (event) => {
@@ -230,21 +256,16 @@
       const reach = Math.max(state.size / 2, 6);
       const drag = state.marks.some(([a, b]) => Math.hypot(a - x, b - y) < reach);
       held = { x, y, drag, before: state.marks };
+      state.fixed = 0;
       view.canvas.setPointerCapture(event.pointerId);
-      if (!drag) {
-        state.marks = [...state.marks, [x, y]];
-        changed();
-      }
+      if (!drag) setMarks([...state.marks, [x, y]]);
     };
     view.canvas.onpointermove = (event) => {
       if (!held || !event.isPrimary) return;
       const [x, y] = view.place(event);
       if (held.drag) move(x - held.x, y - held.y);
       else if (Math.hypot(x - held.x, y - held.y) < Math.max(state.size / 6, 1)) return;
-      else {
-        state.marks = [...state.marks, [x, y]];
-        changed();
-      }
+      else setMarks([...state.marks, [x, y]]);
       held = { ...held, x, y };
     };
     view.canvas.onpointerup = () => (held = null);
@@ -259,6 +280,9 @@
         "+": () => controls.size.set(Math.min(state.size + 1, 60)),
         "-": () => controls.size.set(Math.max(state.size - 1, 4)),
         m: () => mirror.click(),
+        " ": () => setMarks([...state.marks, state.marks.at(-1) || data.mark], state.marks.length),
+        Delete: () => clear.click(),
+        Backspace: () => clear.click(),
       };
       if (!actions[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
@@ -267,10 +291,11 @@
 
     const panel = element("div", { className: "controls" },
       ...Object.values(controls).map(({ node }) => node),
-      element("label", {}, element("span", {}, "Mirror image"), mirror), reset);
+      element("label", {}, element("span", {}, "Mirror image"), mirror),
+      element("div", { className: "buttons" }, clear, reset));
     const list = element("ol", {}, ...Object.values(lines));
     live.replaceChildren(
-      element("div", { className: "picture" }, view.canvas),
+      element("div", { className: "picture" }, view.canvas, caption),
       element("div", { className: "panel" }, table, panel, list, spoken));
     changed();
     return view.canvas;

@@ -17,13 +17,14 @@ from atlaslib.data.volumes import near_brain
 from atlaslib.evaluation.inference import is_lesion, slice_logits
 from atlaslib.evaluation.predictor import Predictor
 from atlaslib.evaluation.pretrained import load_pretrained, pretrained_names
-from atlaslib.figures.base import COLOURS, panels, show_slice
+from atlaslib.figures.base import COLOURS, NARROW, panels, show_slice
 from atlaslib.figures.browser.demonstration import (
     SHOWN,
     Demonstration,
     demonstration,
     encoded,
     encoded_bits,
+    outline,
     shown_as,
 )
 from atlaslib.figures.browser.written import written_network
@@ -63,7 +64,7 @@ def paint_a_stroke(networks: Mapping[str, Predictor] | None = None) -> Demonstra
         "networks": [shown_as(name, shipped=True) for name in networks],
     }
     painted, truth = with_lesion(images, brain, fluid)
-    masks = {"lesion": truth}
+    masks = {}
     for name, network in networks.items():
         logits = slice_logits(network.model(), torch.from_numpy(painted), network.recipe, [Z])
         masks[name] = is_lesion(logits)[0].numpy()
@@ -75,25 +76,24 @@ def paint_a_stroke(networks: Mapping[str, Predictor] | None = None) -> Demonstra
     written = {
         name: written_network(network.model(), network.recipe) for name, network in networks.items()
     }
-    return demonstration("paint", _still(images[Z], painted[Z], masks), alt, data, written)
+    return demonstration(
+        "paint", _still(images[Z], painted[Z], {**masks, "lesion": truth}), alt, data, written
+    )
 
 
 def _still(
     healthy: NDArray[np.uint8], painted: NDArray[np.uint8], masks: Mapping[str, NDArray[np.bool_]]
 ) -> Figure:
     """The healthy slice beside the painted one with the outlines of the masks."""
-    figure, axes = panels(1, 2, width=6.0, height=4.1)
+    figure, axes = panels(1, 2, width=NARROW, height=3.9)
     top, left, height, width = SHOWN
     window = np.s_[top : top + height, left : left + width]
     show_slice(axes[0, 0], healthy[window], title="healthy")
     show_slice(axes[0, 1], painted[window], title="with a painted lesion")
     for name, mask in masks.items():
-        entry = shown_as(name)
-        tint = str(entry["colour"])
-        axes[0, 1].plot([], [], color=tint, label=str(entry["label"]))
-        if mask[window].any():
-            axes[0, 1].contour(mask[window], levels=[0.5], colors=[tint], linewidths=1.5)
-    figure.legend(loc="outside lower center", ncols=len(masks), frameon=False, fontsize=9)
+        entry, style = shown_as(name), "--" if name == "lesion" else "-"
+        outline(axes[0, 1], mask[window], str(entry["colour"]), str(entry["label"]), style)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=11)
     return figure
 
 

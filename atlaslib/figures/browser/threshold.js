@@ -37,7 +37,9 @@
       "A slice with the predicted mask, the true mask and their overlap. " +
         "Left and right arrow move the threshold.");
     const caption = element("p", { className: "caption" });
-    const rows = [...definitions.map((name) => `Dice, ${name}`), "cross entropy", "that of zero"];
+    const keys = element("p", { className: "caption" },
+      "Keys on the picture: left and right move the threshold.");
+    const rows = [...definitions.map((name) => `Dice, ${name}`), "cross entropy", "of the best constant"];
     const cells = rows.map(() => [element("span"), element("span"), element("span")]);
     const heads = ["", "validation", "test", "kept"];
     const table = atlaslib.table(heads, rows.map((name, n) => [name, ...cells[n]]));
@@ -81,9 +83,8 @@
 
     // The four curves over the thresholds, and where the reader is.
     const chart = document.createElementNS(SVG, "svg");
-    chart.setAttribute("viewBox", "0 0 410 160");
+    chart.setAttribute("viewBox", "0 -18 314 212");
     chart.setAttribute("role", "img");
-    chart.setAttribute("aria-label", "Dice against the threshold by four definitions; the table has the values.");
     function plot() {
       const x = (level) => 28 + 280 * sigmoid(level), y = (value) => 126 - 116 * value;
       const add = (kind, values, text = "") => {
@@ -93,21 +94,25 @@
         chart.append(made);
       };
       chart.replaceChildren();
-      const ink = { fill: "none", stroke: "currentColor" }, letters = { fill: "currentColor", "font-size": 11 };
+      const ink = { fill: "none", stroke: "currentColor" }, letters = { fill: "currentColor", "font-size": 12 };
       add("path", { ...ink, d: "M28 6 V126 H308" });
       for (const value of [0, 0.5, 1]) {
         add("text", { ...letters, x: 24, y: y(value) + 4, "text-anchor": "end" }, value);
         add("text", { ...letters, x: 28 + 280 * value, y: 139, "text-anchor": "middle" }, value);
       }
       add("text", { ...letters, x: 168, y: 153, "text-anchor": "middle" }, "threshold on the probability");
-      const part = state.part === "test" && looked ? "test" : "validation";
+      const { part } = state;
+      add("text", { ...letters, x: 4, y: -6, "font-weight": "bold" }, `Dice, ${part} scans`);
+      chart.setAttribute("aria-label",
+        `Dice of the ${part} scans against the threshold by four definitions; the table has the values.`);
       definitions.forEach((name, n) => {
         const values = curves(part).dice[name];
         const points = levels.map((level, j) => [x(level + state.shift), y(values[j] ?? 0)]);
         const line = { ...ink, "stroke-dasharray": DASHES[n], "stroke-width": n === 2 ? 2.2 : 1.2 };
         add("polyline", { ...line, points: points.join(" ") });
-        add("path", { ...line, d: `M312 ${14 + 14 * n} h22` });
-        add("text", { ...letters, x: 338, y: 17 + 14 * n }, name);
+        const [left, top] = [28 + 140 * (n % 2), 170 + 15 * (n >> 1)];
+        add("path", { ...line, d: `M${left} ${top} h26` });
+        add("text", { ...letters, x: left + 32, y: top + 4 }, name);
       });
       add("path", { ...ink, stroke: state.network.colour, "stroke-width": 2, d: `M${x(state.threshold)} 6 V126` });
     }
@@ -122,7 +127,8 @@
 
     const tasks = [
       "Choose the threshold with the best Dice per scan on the validation scans, then look at the test scans.",
-      "Find two masks of equal loss and different Dice: keep one, then move threshold or shift.",
+      "Find two masks of equal loss (to 1 %) whose Dice per scan is more than 0.05 apart: keep one, then " +
+        "move threshold or shift.",
     ].map((text) => element("li", {}, text + " ", element("em")));
     const done = (task, words) => {
       tasks[task].classList.add("done");
@@ -138,6 +144,7 @@
         `At your threshold of ${digits(sigmoid(state.threshold))} the test scans have a Dice of ` +
         `${digits(mine, 3)}; at one half, unshifted, ${digits(half, 3)}; at best ` +
         `${digits(values[best], 3)}, at ${digits(sigmoid(levels[best] + state.shift))}.`);
+      where.input.lastChild.disabled = false;
       where.input.value = state.part = "test";
       changed();
     }
@@ -174,6 +181,7 @@
       state.part = part;
       changed();
     });
+    where.input.lastChild.disabled = true; // until the reader has looked
     const lookButton = element("button", { type: "button", onclick: look }, "Look at the test scans");
     const keep = element("button", { type: "button" }, "Keep this mask");
     keep.onclick = () => {
@@ -191,7 +199,7 @@
     const panel = element("div", { className: "controls" }, ...(networks.length > 1 ? [which.node] : []), where.node,
       threshold.node, shift.node, element("div", { className: "buttons" }, lookButton, keep));
     live.replaceChildren(
-      element("div", { className: "picture" }, view.canvas, caption),
+      element("div", { className: "picture" }, view.canvas, caption, keys),
       element("div", { className: "panel" }, panel, table, chart, element("ol", {}, ...tasks), spoken));
     changed();
     return view.canvas;

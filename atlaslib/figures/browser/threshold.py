@@ -19,7 +19,7 @@ from atlaslib.evaluation.inference import predictions
 from atlaslib.evaluation.metrics import dice_of_counts
 from atlaslib.evaluation.predictor import Trained
 from atlaslib.evaluation.starter_code import jpeg_mask
-from atlaslib.figures.base import COLOURS, panels
+from atlaslib.figures.base import COLOURS, NARROW, panels
 from atlaslib.figures.browser.demonstration import (
     SHOWN,
     Demonstration,
@@ -75,14 +75,15 @@ def choose_threshold(
         },
     }
     name = next(iter(networks))
-    figure, axes = panels(1, 2, width=6.2, height=3.7)
+    figure, axes = panels(1, 2, width=NARROW, height=3.7)
     _draw_overlap(axes[0, 0], pictures["validation"], name)
     for definition, style in zip(DEFINITIONS, _STYLES, strict=True):
         values = np.array(curves[name]["validation"]["dice"][definition], dtype=float)
         axes[0, 1].plot(expit(LEVELS), values, style, color="black", label=definition)
     axes[0, 1].set(xlabel="threshold on the probability", ylabel="Dice, validation scans")
     axes[0, 1].set_ylim(0, 1)
-    axes[0, 1].legend(frameon=False, fontsize=9)
+    axes[0, 1].set_xticks([0, 0.5, 1])
+    axes[0, 1].legend(frameon=False, fontsize=11)
     alt = (
         f"A slice of a validation scan with the mask of {name}, the true mask and their overlap in "
         "colour; beside it, four definitions of Dice against the threshold."
@@ -223,4 +224,4 @@ def _draw_overlap(axis: Axes, picture: Mapping[str, Any], name: str) -> None:
         axis.plot([], [], "s", color=tint, label=label)
     axis.imshow(shown, interpolation="nearest")
     axis.set_axis_off()
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False, fontsize=8)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False, fontsize=11)

@@ -271,12 +271,39 @@ def test_the_search_draws_it_too(page: Any) -> None:
     right_first(page)
     own = settled(page)[0]
     button = page.get_by_role("button", name="Let the browser search")
-    assert button.evaluate("button => (button.click(), button.textContent)") == "Stop"
+    told = button.evaluate("button => (button.click(), button.textContent)")
+    assert told == "Stop (start 1 of 4)"  # three scans and their mean
     button.wait_for()
-    assert settled(page)[1] > own + 0.1
+    first = settled(page)
+    assert first[1] > own + 0.1
     assert 4 in done(page)
+    page.get_by_role("combobox", name="Target").select_option("disc")
+    button.click()
+    button.wait_for()
+    page.get_by_role("combobox", name="Target").select_option("lesion")
+    button.click()
+    button.wait_for()
+    assert settled(page) == first  # whatever was searched before
     page.get_by_role("combobox", name="Target").select_option("mirrored")
     assert settled(page)[1] == 0  # there is nothing on the other side that the numbers can draw
+
+
+def test_what_was_found_with_a_scan_is_said_beside_this_scan_alone(page: Any) -> None:
+    right_first(page)
+    words = page.locator("ol li em").first
+    bar(page, 3).focus()
+    page.keyboard.press("Home")
+    wait(page)
+    told = words.inner_text()
+    assert told.startswith("Number 3")
+    chosen = page.get_by_role("combobox", name="Slice of")
+    mine = chosen.input_value()
+    chosen.select_option(str((int(mine) + 1) % 3))
+    wait(page)
+    assert words.inner_text() == ""
+    chosen.select_option(mine)
+    wait(page)
+    assert words.inner_text() == told
 
 
 def test_blended_by_keyboard(page: Any) -> None:

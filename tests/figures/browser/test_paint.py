@@ -16,7 +16,7 @@ from torch import nn
 import atlaslib
 from atlaslib.data.slices import to_slices
 from atlaslib.data.volumes import near_brain
-from atlaslib.evaluation.inference import is_lesion, slice_logits
+from atlaslib.evaluation.inference import slice_logits
 from atlaslib.evaluation.predictor import Predictor
 from atlaslib.figures.browser import paint
 from atlaslib.profiles import recipe
@@ -24,12 +24,14 @@ from atlaslib.profiles import recipe
 DARK = 0.3  # the network marks what is darker
 
 
-def network() -> Predictor:
-    """A network that marks dark pixels, wherever they are, and so can be foretold."""
+def network(block: int = 1) -> Predictor:
+    """A network that marks what is dark, wherever it is, and so can be foretold."""
     layer = nn.Conv2d(1, 1, 1)
     nn.init.constant_(layer.weight, -50)
     nn.init.constant_(layer.bias, 50 * DARK)
-    return Predictor(nn.Sequential(layer), recipe("baseline", "quick", downsample=1, flip_tta=True))
+    return Predictor(
+        nn.Sequential(layer), recipe("baseline", "quick", downsample=block, flip_tta=True)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +142,79 @@ def test_by_keyboard_alone(page: Any) -> None:
     for _ in range(14):
         page.keyboard.press("-")
     assert page.get_by_label("Size", exact=True).input_value() == "4"
-    page.get_by_label("Darkness").focus()
-    page.keyboard.press("Home")
+    assert settled(page)[2] > "0.00"
+    assert done(page) == [1, 3]  # it is not lost yet
+
+
+def test_the_slice_is_cleared_and_painted_anew_by_mouse(page: Any) -> None:
+    first = settled(page)
+    page.get_by_role("button", name="Clear the slice").click()
+    cleared = float(settled(page)[1].split()[0])
+    assert settled(page)[2] == "0.00"  # the fluid is marked, and there is no lesion
+    page.mouse.click(*on_screen(page, 60, 150))
+    area = np.pi * (paint.SIZE / 20) ** 2
+    assert float(settled(page)[1].split()[0]) == pytest.approx(cleared + area, abs=0.2)
+    page.get_by_role("button", name="Start again").click()
+    assert settled(page)[:3] == first[:3]
+
+
+def test_a_stroke_by_keyboard(page: Any) -> None:
+    """Copies stay where the first disc was; the arrow keys move the newest."""
+    settled(page)
+    page.keyboard.press("Delete")
+    cleared = float(settled(page)[1].split()[0])
+    assert done(page) == []
+    area = np.pi * (paint.SIZE / 20) ** 2
+    for discs in (1, 2, 3):
+        page.keyboard.press("Space")
+        for _ in range(3 if discs > 1 else 0):
+            page.keyboard.press("Shift+ArrowDown")
+        painted = float(settled(page)[1].split()[0]) - cleared
+        assert painted == pytest.approx(discs * area, abs=0.3)
+    page.keyboard.press("Backspace")
+    assert float(settled(page)[1].split()[0]) == cleared
+    assert "Delete clears" in page.locator(".picture .caption").inner_text()
+
+
+def test_the_sizes_between_which_a_disc_is_lost(
+    browser: Any, images: np.ndarray, tmp_path: Path
+) -> None:
+    """By a network that sees blocks of 4 mm, and one that would have to see light."""
+    blind = network()
+    nn.init.constant_(blind.network[0].bias, -100)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paint, "healthy_slices", lambda: images)
+        made = paint.paint_a_stroke({"coarse": network(4), "blind": blind})
+    made.save(tmp_path / "page.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_selector("canvas")
+    page.get_by_label("Darkness").fill("0.6")  # a block has to be dark all over
+    sizes = {}
+    for size in (18, 14, 10, 8, 7, 6, 5, 4):
+        page.get_by_label("Size", exact=True).fill(str(size))
+        sizes[size] = settled(page)[2]
+    found = [size for size, dice in sizes.items() if dice > "0.00"]
+    lost = [size for size, dice in sizes.items() if dice == "0.00"]
+    assert min(found) > max(lost) > 3
+    told = page.locator("li.done em").inner_text()
+    assert told == (
+        f"coarse: found it at {min(found)} mm and lost it at {max(lost)}; "
+        "blind: has not found it yet"
+    )
+    page.get_by_label("Size", exact=True).fill("18")
+    page.get_by_role("button", name="Start again").click()  # another disc, and a larger one
+    settled(page)
+    assert page.locator("li.done em").inner_text() == told
+    page.close()
+
+
+def test_a_disc_that_pales_is_not_lost_by_its_size(page: Any) -> None:
+    page.get_by_label("Darkness").fill("0")
+    page.get_by_label("Size", exact=True).fill("12")
     assert settled(page)[2] == "0.00"
-    assert done(page) == [1, 2, 3]
+    assert done(page) == []
 
 
 def test_a_contrast_that_hides_the_lesion_breaks_the_network(page: Any) -> None:
@@ -219,18 +290,55 @@ def test_in_print_and_without_scripts_there_is_a_picture(
     context.close()
 
 
-def test_the_shipped_networks_do_with_the_first_disc_what_the_preface_says() -> None:
-    images, brain = paint.healthy_slices(), to_slices(near_brain())[paint.Z]
-    fluid = float(np.percentile(images[paint.Z][brain], paint.FLUID))
-    painted, truth = paint.with_lesion(images, brain, fluid)
-    dice = {}
-    for name in ("baseline", "resnet", "residual_unet"):
-        network = atlaslib.load_pretrained(name)
-        logits = slice_logits(network.model(), torch.from_numpy(painted), network.recipe, [paint.Z])
-        dice[name] = atlaslib.dice(is_lesion(logits)[0].numpy(), truth)
-    assert dice["baseline"] > 0.8
-    assert dice["residual_unet"] > 0.8
-    assert dice["resnet"] == 0
+def test_the_shipped_networks_do_what_the_preface_and_chapter_3_say(
+    browser: Any, tmp_path: Path
+) -> None:
+    paint.paint_a_stroke().save(tmp_path / "page.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_selector("canvas")
+    disc = np.pi * (paint.SIZE / 20) ** 2
+
+    def seen(*keys: str, **sliders: float) -> dict[str, tuple[float, float]]:
+        """Area and Dice by network, after keys from the first disc on, and sliders."""
+        page.get_by_role("button", name="Start again").click()
+        for name, value in sliders.items():
+            page.get_by_label(name, exact=True).fill(str(value))
+        page.locator("canvas").focus()
+        for key in keys:
+            page.keyboard.press(key)
+        cells = settled(page)
+        rows = (cells[first : first + 3] for first in range(0, len(cells), 4))
+        return {name: (float(area.split()[0]), float(dice)) for name, area, dice in rows}
+
+    first = seen()
+    assert first["baseline"][1] > 0.8
+    assert first["today's network"][1] > 0.8
+    assert first["ResNet"] == (0, 0)
+    twice = seen("m")
+    assert twice["today's network"][1] > 0.8
+    assert twice["baseline"][0] == first["baseline"][0]  # blind for the mirror image
+    for way in ("Up", "Down"):
+        assert seen(*3 * [f"Shift+Arrow{way}"])["ResNet"][1] > 0.3
+    for size in (26, 30, 36):
+        area, dice = seen(Size=size)["ResNet"]
+        of_disc = disc * (size / paint.SIZE) ** 2
+        assert area > of_disc
+        assert dice * (area + of_disc) / 2 < area / 2  # of the mask, less than half is in the disc
+    small = seen(Size=12)
+    assert small["baseline"] == (0, 0)
+    assert small["today's network"][1] > 0.8
+    assert all(each == (0, 0) for each in seen(Size=6).values())
+    assert seen(Darkness=0.2)["today's network"] == (0, 0)
+    noisy = seen(Noise=100)
+    assert noisy["baseline"][1] > 0.7
+    assert noisy["today's network"][1] > 0.7
+    low, high = seen(Contrast=0.3), seen(Contrast=2)
+    assert low["baseline"][1] == high["baseline"][1] == 0
+    assert high["today's network"][1] > 0.8
+    assert low["today's network"][0] > 1.4 * disc
+    page.close()
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -80,7 +80,13 @@ def test_choose_on_validation_then_look_at_the_test(
         assert cells.nth(1).inner_text() == f"{found['dice']['per scan'][at - 2]:.3f}"
         loss = page.locator("tbody tr:nth-child(5) td:nth-child(2)")
         assert loss.inner_text() == f"{found['loss'][at]:.5f}"  # a threshold leaves it alone
+        where, chart = page.get_by_label("Slice of"), page.locator("svg text")
+        assert where.locator("option:disabled").all_inner_texts() == ["a test scan"]
+        assert "Dice, validation scans" in chart.all_text_contents()
         page.get_by_role("button", name="Look at the test scans").click()
+        assert where.locator("option:disabled").count() == 0
+        assert where.input_value() == "test"
+        assert "Dice, test scans" in chart.all_text_contents()
         assert cells.nth(2).inner_text() != "?"
         assert "0.38" in page.locator("li.done em").inner_text()
         page.get_by_role("button", name="Keep this mask").click()
