@@ -14,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 from pandas.io.formats.style import Styler
+from PIL import Image
 
 # Okabe and Ito's palette: distinguishable with every common kind of colour blindness
 COLOURS = {
@@ -47,9 +48,18 @@ class Picture(Figure):
     """A figure that a notebook shows without pyplot, whatever the backend."""
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
-        return buffer.getvalue()
+        return png(self, DPI, bbox_inches="tight")
+
+
+def png(figure: Figure, dpi: int, **options: Any) -> bytes:
+    """A figure as a PNG without transparency, which would make it a tenth larger.
+
+    Options as for ``Figure.savefig``.
+    """
+    drawn, smaller = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi, **options)
+    Image.open(drawn).convert("RGB").save(smaller, "png", optimize=True)
+    return smaller.getvalue()
 
 
 def panels(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 import os
 import uuid
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from atlaslib.data.model_input import WINDOW
-from atlaslib.figures.base import colour
+from atlaslib.figures.base import colour, png
 from atlaslib.figures.browser.written import network_script, script
 from atlaslib.files import atomic_write, user_path
 from atlaslib.recipes import Recipe
@@ -106,7 +105,7 @@ def only_still(still: Figure, alt: str, note: str) -> Demonstration:
 
 
 def _frame(identity: str, still: Figure, alt: str, below: str) -> str:
-    picture = base64.b64encode(_png(still)).decode()
+    picture = base64.b64encode(png(still, STILL_DPI)).decode()
     return (
         f'<div class="atlaslib-demonstration" id="{identity}">\n'
         f"<style>\n{script('demonstration.css')}</style>\n"
@@ -137,9 +136,3 @@ def encoded(numbers: NDArray[Any]) -> str:
 def encoded_bits(mask: NDArray[np.bool_]) -> str:
     """A mask as base64, one bit a pixel."""
     return base64.b64encode(np.packbits(mask).tobytes()).decode()
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=STILL_DPI)
-    return buffer.getvalue()
