@@ -173,7 +173,7 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     "plot_paths": lambda: figures.plot_paths({"by person": PATHS}),
     "plot_lengths": lambda: figures.plot_lengths(LENGTHS),
     "plot_calibration": lambda: figures.plot_calibration({"baseline": BINS}),
-    "plot_agreement": lambda: figures.plot_agreement({"baseline": AGREED, "resnet": AGREED}),
+    "plot_agreement": lambda: figures.plot_agreement({"baseline": AGREED, "resnet": 1000 * AGREED}),
     "plot_detection": lambda: figures.plot_detection({"baseline": PIECES}, (0.1, 1, 100)),
     "plot_benchmark": lambda: figures.plot_benchmark(RATES, {"s": "time (s)", "MB": "memory (MB)"}),
 }

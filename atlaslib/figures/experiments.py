@@ -241,6 +241,7 @@ def plot_agreement(tables: Mapping[str, pd.DataFrame]) -> Figure:
             axis.axhline(value, color=COLOURS["ATLAS"], ls=style, lw=1)
         axis.axhline(0, color="#CCCCCC", lw=0.8, zorder=0)
         axis.set(xscale="log", title=name, xlabel="geometric mean volume (mL)")
+    for axis in axes[0]:  # not before all is drawn: it fixes the limits, which the panels share
         plain_log(axis)
     ticks = [-2, -1, 0, 1, 2]
     axes[0, 0].set_yticks(ticks, [f"{10.0**t:g}×" for t in ticks])

@@ -61,8 +61,12 @@ def test_calibration_is_the_mean_over_trainings_and_their_range():
 
 
 def test_agreement_is_drawn_as_ratios():
-    axis = drawn("plot_agreement")[0]
-    dots = axis.get_lines()[0].get_xydata()
+    axes = drawn("plot_agreement")
+    for axis in axes:
+        low, high = axis.get_xlim()
+        assert low <= axis.get_lines()[0].get_xdata().min()
+        assert axis.get_lines()[0].get_xdata().max() <= high
+    dots = axes[0].get_lines()[0].get_xydata()
     np.testing.assert_allclose(dots[:2, 1], np.log10(2))
     np.testing.assert_allclose(dots[:2, 0], [np.sqrt(2), np.sqrt(200)])
     assert np.isfinite(dots).all()  # even where a prediction is empty
