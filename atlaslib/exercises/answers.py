@@ -54,7 +54,7 @@ def check(number: str | float, answer: str | SupportsFloat | EllipsisType = ...)
     Raises
     ------
     ValueError
-        If there is no such exercise, or it does not take an answer of this type.
+        If there is no such exercise, or its answer is of another type.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def check(number: str | float, answer: str | SupportsFloat | EllipsisType = ...)
     """
     known = exercises()
     if str(number) not in known:
-        raise ValueError(f"no exercise {number!s} takes an answer; these do: {', '.join(known)}")
+        raise ValueError(f"no exercise {number!s}; there are {', '.join(known)}")
     exercise = known[str(number)]
     if isinstance(answer, EllipsisType):
         return form(str(number), exercise, WORDS)

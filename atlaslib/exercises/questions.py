@@ -58,7 +58,7 @@ Exercise: TypeAlias = Number | MultipleChoice
 
 @cache
 def exercises(path: Path | None = None) -> dict[str, Exercise]:
-    """All exercises that take an answer, by their number, "chapter.exercise".
+    """All exercises, by their number: "chapter.exercise", where P is the preface, H the real heads.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def letters(exercise: MultipleChoice) -> str:
 
 
 def _exercise(where: str, number: str, entry: Any) -> Exercise:
-    if not re.fullmatch(r"[1-9]\d*\.[1-9]\d*", number):
+    if not re.fullmatch(r"(?:[1-9]\d*|[A-Z])\.[1-9]\d*", number):
         raise DataError(f"{where}: expected a number such as 2.3")
     try:
         if isinstance(entry, dict) and "options" in entry:

@@ -100,9 +100,7 @@ def test_a_wrong_type_gives_one_clear_line(number: str, answer: object, expected
 def test_an_unknown_exercise_lists_those_there_are() -> None:
     with pytest.raises(ValueError) as caught:
         check("2.9", 1)
-    assert str(caught.value) == (
-        f"no exercise 2.9 takes an answer; these do: {', '.join(exercises())}"
-    )
+    assert str(caught.value) == (f"no exercise 2.9; there are {', '.join(exercises())}")
 
 
 def test_the_example_prints_what_it_shows() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import nbformat
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import trees
@@ -22,15 +24,22 @@ from torch.nn.functional import avg_pool2d, relu
 import atlaslib
 from atlaslib.data.slices import to_slices
 from atlaslib.data.volumes import GRID, brain_mask
+from atlaslib.evaluation.intervals import Effect, contrast
 from atlaslib.evaluation.metrics import bootstrap_mean
 from atlaslib.evaluation.starter_code import jpeg_mask
 from atlaslib.exercises.questions import close, exercises
+from atlaslib.files import shipped
 from atlaslib.models.resnet import Unit
+from atlaslib.paper import claims, judging, sweep
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NUMBERS = {number: each for number, each in exercises().items() if "options" not in each}
 CHOICES = {number: each for number, each in exercises().items() if "options" in each}
-ARGUED = {"1.4", "5.2", "5.4", "6.3", "6.4", "8.1", "8.4", "9.3", "10.2"}  # nothing to compute
+# nothing to compute
+ARGUED = {
+    "P.2", "1.4", "5.2", "5.4", "6.3", "6.4", "8.1", "8.3", "8.4", "9.1", "9.3", "10.2",
+    "H.2", "H.3",
+}  # fmt: skip
 
 
 def parameters(layer: nn.Module) -> int:
@@ -129,6 +138,12 @@ def shift_of_logit() -> float:
     return logit(best_constant(5, 0.1)) - logit(best_constant(1, 0.1))
 
 
+def known_people() -> pd.DataFrame:
+    """The scans of the protocol's test people from the scanners that were trained on."""
+    scans = sweep.read_table(shipped("results") / "quick", "scans")
+    return scans[scans.people == "known"]
+
+
 COMPUTED: dict[str, Callable[[], float]] = {
     "1.2": dropped,
     "1.3": levels,
@@ -147,6 +162,7 @@ COMPUTED: dict[str, Callable[[], float]] = {
     "5.1": pooled,
     "6.1": perfect_mask,
     "6.2": with_neighbour,
+    "7.1": lambda: judging.effects("quick", known_people())["C1"].low,
     "7.3": lambda: binom(11, 0.05 / 2).mean(),
     "9.2": shift_of_logit,
 }
@@ -160,7 +176,7 @@ def chosen(number: str) -> str:
 
 def test_every_answer_is_computed_or_argued() -> None:
     assert set(COMPUTED) == set(NUMBERS)
-    here = {"1.1", "5.3", "8.2", "10.1", "10.3"}
+    here = {"P.1", "P.3", "1.1", "5.3", "7.2", "8.2", "10.1", "10.3", "H.1"}
     assert here | ARGUED == set(CHOICES)
 
 
@@ -208,6 +224,53 @@ def test_the_gradient_fades_in_the_plain_stack() -> None:
         return float(first.weight.grad.norm())
 
     assert first_gradient(40) < 1e-10 < 1e-4 < first_gradient(4)
+
+
+def test_verdicts_with_margins_of_another_size() -> None:
+    (similar,) = (claim for claim in claims.CLAIMS if claim.key == "C2")
+    effect = Effect(0.04, 0.01, 0.07, subjects=100, seeds=12)
+    margins = (0.1, 0.05, 0.005)
+    verdicts = [dataclasses.replace(similar, margin=each).verdict(effect) for each in margins]
+    assert chosen("P.1") == ", ".join(verdicts)
+
+
+def test_few_subjects_make_the_bootstrap_too_narrow() -> None:
+    random = np.random.default_rng(0)
+
+    def misses(subjects: int) -> float:
+        """How often an interval of 95 % does not contain the true mean, 0."""
+        intervals = (bootstrap_mean(random.normal(size=subjects)) for _ in range(400))
+        return np.mean([not low <= 0 <= high for _, low, high in intervals])
+
+    assert misses(3) > 0.15 > 0.09 > misses(40)
+    assert len(set(bootstrap_mean([0.3]))) == 1  # no width at all
+    assert chosen("P.3").endswith("the interval is narrower than it should be.")
+
+
+def test_more_people_make_the_interval_narrower_than_more_trainings_do() -> None:
+    scans = known_people()
+    scans = scans[scans.arm == "baseline"]
+    kept = {name: sorted(scans[name].unique())[::2] for name in ("seed", "subject")}
+
+    def width(part: pd.DataFrame) -> float:
+        interval = contrast(part, {"baseline": 1.0})
+        return interval.high - interval.low
+
+    fewer = {name: scans[scans[name].isin(values)] for name, values in kept.items()}
+    assert (
+        width(fewer["seed"]) < 1.05 * width(scans) < 1.25 * width(scans) < width(fewer["subject"])
+    )
+    assert chosen("7.2") == "twice as many test people"
+
+
+def test_a_stricter_rule_finds_fewer_lesions() -> None:
+    table = pd.read_csv(shipped("results") / "heads.csv")
+    lesions = table[table.kind == "lesion"]
+    found = lesions.intersection_ml > 0
+    half = lesions.intersection_ml >= lesions.volume_ml / 2
+    assert not (half & ~found).any()
+    assert half.sum() < found.sum()
+    assert chosen("H.1") == "found, downwards"
 
 
 def test_two_scans_of_a_person_make_an_interval_over_scans_too_narrow() -> None:
