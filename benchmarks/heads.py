@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 
 import atlaslib
-from atlaslib import DataError, figures
+from atlaslib import DataError
 from atlaslib.data.slices import normalise, to_slices
 from atlaslib.data.volumes import read_scan
 from atlaslib.evaluation.heads import by_head, open_heads, score_heads
 from atlaslib.evaluation.predictor import Trained
+from atlaslib.figures.base import DPI, colour, in_rows, png, show_slice
 from atlaslib.files import atomic_write
 
 SHOWN = 3  # lesions in the picture
@@ -71,18 +72,22 @@ def picture(
     volumes = [int(read_scan(scan).mask.sum()) for scan in scans]
     shown = min(SHOWN, len(scans))
     ranks = (2 * np.arange(shown) + 1) * len(scans) // (2 * shown)  # evenly spread, all different
-    cases = []
+    figure, axes = in_rows(shown * (1 + len(networks)), height=4.4)
+    places = iter(axes)
     for place in np.argsort(volumes)[ranks]:
         volume = read_scan(scans[place])
         image, mask = (to_slices(each) for each in (normalise(volume.t1), volume.mask))
         z = int(mask.sum((1, 2)).argmax())
-        marked = {
-            name: to_slices(np.asarray(atlaslib.predict(net, scans[place], brain_only).dataobj))[z]
-            for name, net in networks.items()
-        }
-        cases.append((f"{head}, {volumes[place] / 1000:.1f} mL", image[z], mask[z], marked))
-    figure = figures.plot_segmentations(cases)
-    atomic_write(Path(out), lambda name: figure.savefig(name, format="png", dpi=150))
+        rows, columns = (np.flatnonzero(image[z].any(1 - axis)) for axis in (0, 1))
+        head_alone = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        title = f"painted: {volumes[place] / 1000:.1f} mL"
+        show_slice(next(places), image[z][head_alone], mask[z][head_alone], title=title)
+        for name, net in networks.items():
+            predicted = atlaslib.predict(net, scans[place], brain_only)
+            marked = to_slices(np.asarray(predicted.dataobj))[z][head_alone]
+            found = "" if marked.any() else ": nothing"
+            show_slice(next(places), image[z][head_alone], marked, colour(name), name + found)
+    atomic_write(Path(out), lambda name: Path(name).write_bytes(png(figure, DPI)))
 
 
 if __name__ == "__main__":

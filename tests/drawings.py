@@ -167,7 +167,9 @@ EXAMPLES: dict[str, Callable[[], Figure]] = {
     ),
     "plot_factorial": lambda: figures.plot_factorial(CELLS),
     "plot_factorial_slice": lambda: figures.plot_factorial_slice(
-        IMAGE, MASK, {"6 convolutions": {"U-Net": MASK, "vector": MASK & False}}
+        IMAGE,
+        MASK,
+        {"U-Net": {"plain": MASK, "20 units": ~MASK}, "vector": {"plain": MASK & False}},
     ),
     "plot_ranking": lambda: figures.plot_ranking({"C3": RANKED, "depth": -RANKED}, 0.02),
     "plot_paths": lambda: figures.plot_paths({"by person": PATHS}),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -99,21 +100,26 @@ def plot_factorial(table: pd.DataFrame, label: str = "Dice") -> Figure:
 def plot_factorial_slice(
     image: NDArray[Any], truth: NDArray[Any], masks: Mapping[str, Mapping[str, NDArray[Any]]]
 ) -> Figure:
-    """One slice as each network of a factorial marks it, with the true outline.
+    """One slice as each network of a factorial marks it: a picture for each decoder.
 
     Parameters
     ----------
     image : (rows, columns)
     truth : (rows, columns) bool
-    masks : mapping from an encoder, a row of pictures, to one from decoders to masks
+    masks : mapping from a decoder to one from encoders, at most three, to masks
     """
-    decoders = list(next(iter(masks.values())))
-    figure, axes = panels(len(masks), len(decoders), width=7.2, height=3.0 * len(masks))
-    for row, (encoder, found) in zip(axes, masks.items(), strict=True):
-        for axis, decoder in zip(row, decoders, strict=True):
-            show_slice(axis, image, truth, COLOURS["lesion"], f"{encoder},\n{decoder}")
-            if np.any(found[decoder]):
-                axis.contour(found[decoder], levels=[0.5], colors=[COLOURS["prediction"]])
+    figure, axes = in_rows(len(masks), height=3.6)
+    lines = {"truth": Line2D([], [], color=COLOURS["lesion"])}
+    for axis, (decoder, found) in zip(axes, masks.items(), strict=True):
+        show_slice(axis, image, truth, COLOURS["lesion"], decoder)
+        for (encoder, mask), style in zip(found.items(), ("-", "--", ":"), strict=False):
+            line = Line2D([], [], color=COLOURS["prediction"], linestyle=style, linewidth=2)
+            lines[encoder] = line
+            if np.any(mask):
+                axis.contour(
+                    mask, levels=[0.5], colors=[line.get_color()], linestyles=style, linewidths=2
+                )
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 

@@ -33,9 +33,13 @@ def test_a_factorial_has_a_line_for_each_encoder():
 
 def test_a_slice_of_a_factorial_has_the_true_outline_and_that_of_each_network():
     marked, empty = drawn("plot_factorial_slice")
-    assert marked.get_title() == "6 convolutions,\nU-Net"
-    assert len(marked.collections) == 2
+    assert marked.get_title() == "U-Net"
+    assert len(marked.collections) == 3
+    dashed = [each.get_linestyle()[0][1] is not None for each in marked.collections]
+    assert dashed == [False, False, True]
     assert len(empty.collections) == 1  # nothing is marked
+    (legend,) = marked.figure.legends
+    assert [label.get_text() for label in legend.get_texts()] == ["truth", "plain", "20 units"]
 
 
 def test_a_ranking_is_drawn_with_its_margin():
