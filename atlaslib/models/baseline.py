@@ -14,7 +14,7 @@ class Baseline(EncoderDecoder):
 
     The paper describes the encoder alone and writes Conv4's filters as [3,3,64], which cannot
     follow the 128 channels of Conv3; the code has [3,3,128]. At the paper's width the model has
-    1 861 697 parameters.
+    1,861,697 parameters.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ class Batches:
     """Batches of training slices on the device, as the model sees them.
 
     All slices are cropped, downsampled and mirrored once and cached on the device as bytes (16 bits
-    where pixels are summed), so that no data loader is needed: the 43 281 slices of R1.1 take 4 GB
+    where pixels are summed), so that no data loader is needed: the 43,281 slices of R1.1 take 4 GB
     at full size, masks included. If they do not fit, a thread prefetches a few batches.
 
     Parameters

@@ -115,8 +115,8 @@ def test_an_exercise_has_its_number_a_title_a_grade_a_form_and_a_folded_solution
 
 
 def told(solution: str) -> list[float]:
-    """The numbers in a solution; spaces group their digits."""
-    plain = re.sub(r"(?<=\d)[ \u00a0\u202f](?=\d{3})", "", solution)
+    """The numbers in a solution; commas group their digits."""
+    plain = re.sub(r"(?<=\d),(?=\d{3})", "", solution)
     return [float(each) for each in re.findall(r"\d+(?:\.\d+)?", plain)]
 
 
