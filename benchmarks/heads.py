@@ -23,7 +23,7 @@ from atlaslib.data.slices import normalise, to_slices
 from atlaslib.data.volumes import read_scan
 from atlaslib.evaluation.heads import by_head, open_heads, score_heads
 from atlaslib.evaluation.predictor import Trained
-from atlaslib.figures.base import DPI, colour, in_rows, png, show_slice
+from atlaslib.figures.base import DPI, colour, cropped, in_rows, png, show_slice
 from atlaslib.files import atomic_write
 
 SHOWN = 3  # lesions in the picture
@@ -78,15 +78,14 @@ def picture(
         volume = read_scan(scans[place])
         image, mask = (to_slices(each) for each in (normalise(volume.t1), volume.mask))
         z = int(mask.sum((1, 2)).argmax())
-        rows, columns = (np.flatnonzero(image[z].any(1 - axis)) for axis in (0, 1))
-        head_alone = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        predictions = (atlaslib.predict(net, scans[place], brain_only) for net in networks.values())
+        marked = [to_slices(np.asarray(each.dataobj))[z] for each in predictions]
+        head_alone, painted, *marked = cropped(image[z], mask[z], *marked)
         title = f"painted: {volumes[place] / 1000:.1f} mL"
-        show_slice(next(places), image[z][head_alone], mask[z][head_alone], title=title)
-        for name, net in networks.items():
-            predicted = atlaslib.predict(net, scans[place], brain_only)
-            marked = to_slices(np.asarray(predicted.dataobj))[z][head_alone]
-            found = "" if marked.any() else ": nothing"
-            show_slice(next(places), image[z][head_alone], marked, colour(name), name + found)
+        show_slice(next(places), head_alone, painted, title=title)
+        for name, outline in zip(networks, marked, strict=True):
+            found = "" if outline.any() else ": nothing"
+            show_slice(next(places), head_alone, outline, colour(name), name + found)
     atomic_write(Path(out), lambda name: Path(name).write_bytes(png(figure, DPI)))
 
 

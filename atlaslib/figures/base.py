@@ -112,6 +112,17 @@ def show_slice(
     axis.set_title(title, fontsize=11)
 
 
+def cropped(image: NDArray[Any], *others: NDArray[Any]) -> list[NDArray[Any]]:
+    """A slice (rows, columns) without the dark around the head, and others cut alike."""
+    darkest, brightest = np.min(image), np.max(image)
+    bright = image > 0.9 * darkest + 0.1 * brightest
+    rows, columns = (np.flatnonzero(bright.any(axis=1 - k)) for k in (0, 1))
+    if not len(rows):
+        return [image, *others]
+    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return [np.asarray(each)[window] for each in (image, *others)]
+
+
 def tidy(table: pd.DataFrame) -> Styler:
     """A table styled for the page: no index, numbers to three digits, long text wrapped.
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Circle
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from atlaslib.figures.base import COLOURS, NARROW, in_rows, panels, plain_log, show_slice
+from atlaslib.figures.base import COLOURS, NARROW, cropped, in_rows, panels, plain_log, show_slice
 
 RING, REACH = 11, 60  # pixels: of a ring its radius, and of a slice what is shown around it
 
@@ -27,6 +27,7 @@ def plot_planes(cuts: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> Figure
     """
     figure, axes = in_rows(2 * len(cuts), height=3.7)
     for row, (name, (image, mask)) in enumerate(cuts.items()):
+        image, mask = cropped(image, mask)
         show_slice(axes[2 * row], image, title=name)
         show_slice(axes[2 * row + 1], image, mask, title="with its lesion")
     return figure

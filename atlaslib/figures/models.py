@@ -15,7 +15,16 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike, NDArray
 
-from atlaslib.figures.base import COLOURS, NARROW, OTHERS, colour, in_rows, panels, show_slice
+from atlaslib.figures.base import (
+    COLOURS,
+    NARROW,
+    OTHERS,
+    colour,
+    cropped,
+    in_rows,
+    panels,
+    show_slice,
+)
 from atlaslib.figures.ideas import INK, NO_WEIGHTS
 
 
@@ -139,7 +148,8 @@ def plot_predictions(
     """
     figure, axes = in_rows(4 * len(cases))
     rows = np.reshape(np.array(axes, dtype=object), (len(cases), 4))
-    for row, (title, image, mask, probability) in zip(rows, cases, strict=True):
+    for row, (title, *case) in zip(rows, cases, strict=True):
+        image, mask, probability = cropped(*case)
         show_slice(row[0], image, title=title)
         show_slice(row[1], image, mask, COLOURS["lesion"], "truth")
         drawn = row[2].imshow(probability, cmap="cividis", vmin=0, vmax=1)

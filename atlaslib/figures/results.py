@@ -14,6 +14,7 @@ from atlaslib.figures.base import (
     COLOURS,
     NARROW,
     colour,
+    cropped,
     in_rows,
     panels,
     plain_log,
@@ -158,11 +159,12 @@ def plot_segmentations(
     figure, axes = in_rows(places * len(cases))
     for number, (title, image, mask, predictions) in enumerate(cases):
         own = axes[places * number : places * (number + 1)]
+        image, mask, *found = cropped(image, mask, *predictions.values())
         show_slice(own[0], image, title=title)
         show_slice(own[1], image, mask, COLOURS["lesion"], "truth")
-        for axis, (name, predicted) in zip(own[2:], predictions.items(), strict=False):
-            found = "" if np.any(predicted) else ": nothing"
-            show_slice(axis, image, predicted, colour(name), name + found)
+        for axis, name, predicted in zip(own[2:], predictions, found, strict=False):
+            title = name if np.any(predicted) else f"{name}: nothing"
+            show_slice(axis, image, predicted, colour(name), title)
         for spare in own[shown:]:
             spare.remove()
     return figure

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import same_color
 
 from atlaslib import figures
-from atlaslib.figures.base import plain_log
+from atlaslib.figures.base import cropped, plain_log
 
 
 def test_a_slice_is_drawn_with_its_first_row_at_the_top():
@@ -88,3 +88,16 @@ def test_a_plain_logarithmic_axis_spans_a_factor_of_ten(given, expected, ticks):
     labels = axis.get_xticklabels(which="both")
     assert len({round(x.get_window_extent().y0, 3) for x in labels if x.get_text()}) == 1
     assert {x.get_text() for x in labels if low <= x.get_position()[0] <= high} == {*ticks.split()}
+
+
+def test_the_dark_around_a_head_is_cut_off_and_its_mask_alike():
+    image, mask = np.full((9, 8), 32), np.arange(72).reshape(9, 8)
+    image[2:7, 3:6] = 200
+    image[1, 1] = 40  # noise
+    shown, outline = cropped(image, mask)
+    assert shown.tolist() == [[200] * 3] * 5
+    assert outline.tolist() == mask[2:7, 3:6].tolist()
+
+
+def test_a_slice_without_head_stays_as_it_is():
+    assert cropped(np.zeros((4, 3)))[0].shape == (4, 3)

@@ -191,7 +191,7 @@
     // --- the tasks ------------------------------------------------------------------------------------
 
     const tasks = {
-      single: "Find a number that halves or doubles the mask by itself.",
+      single: "Look for a number that halves or doubles the mask by itself; for a large mask there may be none.",
       blend: "Blend into the other scan, slowly.",
       shuffle: "Shuffle the map before the numbers, then the one that is made of them.",
       outline: "Draw a target: bring Dice 0.1 above the network's own. What of it is never drawn?",
