@@ -207,6 +207,14 @@ def test_cells_are_short(notebook: NotebookNode) -> None:
     assert {name: lines for name, lines in lengths.items() if lines > 20} == {}
 
 
+def test_cells_that_check_the_text_say_so_and_are_not_printed(notebook: NotebookNode) -> None:
+    for cell in code_cells(notebook):
+        shown = cell.metadata.get("mystnb", {}).get("code_prompt_show")
+        if "hide-cell" in tags(cell):
+            assert shown in ("Show the computation", "Show the checks of the text"), cell.id
+        assert ("no-print" in tags(cell)) == (shown == "Show the checks of the text"), cell.id
+
+
 def test_figures_have_alternative_text(notebook: NotebookNode) -> None:
     assert figures_without_alt(notebook) == []
     assert pages.page_errors(notebook) == []
