@@ -14,7 +14,7 @@ from atlaslib.exercises.questions import Exercise, MultipleChoice, Number, close
 RIGHT, WRONG = "Right: ", "Not yet: "
 # what both say to an answer that is none
 NO_NUMBER = "Type a number first, such as 12, 0.5 or 0,5."
-NOT_A_NUMBER = "This is not a number. Write it like 12, 0.5, 0,5 or 5e-4."
+NOT_A_NUMBER = "This is not a number. Write it like 12, 0.5, 0,5 or 5e-4, not as a fraction."
 NO_CHOICE = "Choose one of the answers first."
 WORDS = {
     "right": RIGHT, "wrong": WRONG,
