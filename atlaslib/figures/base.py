@@ -92,6 +92,7 @@ def in_rows(
     """
     rows = -(-count // across)
     figure, axes = panels(rows, across, width=7.0, height=rows * height, **options)
+    figure.set_layout_engine("constrained", wspace=0.02)
     for spare in axes.flat[count:]:
         spare.remove()
     return figure, list(axes.flat[:count])
@@ -107,7 +108,7 @@ def show_slice(
     """Draw a slice (rows, columns) in grey, and the outline of `mask` if it is not empty."""
     axis.imshow(image, cmap="gray", interpolation="nearest")
     if mask is not None and np.any(mask) and not np.all(mask):
-        axis.contour(np.asarray(mask, dtype=float), levels=[0.5], colors=[colour], linewidths=1.2)
+        axis.contour(np.asarray(mask, dtype=float), levels=[0.5], colors=[colour], linewidths=1.5)
     axis.set_axis_off()
     axis.set_title(title, fontsize=11)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -23,6 +24,9 @@ from atlaslib.figures.base import (
     short,
     show_slice,
 )
+
+#: Dashes of up to three encoders: a solid, a dashed and a dotted line.
+DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1, 1.5))
 
 
 def plot_means(table: pd.DataFrame, label: str = "Dice, mean over test scans") -> Figure:
@@ -110,15 +114,15 @@ def plot_factorial_slice(
     """
     figure, axes = in_rows(len(masks), height=3.6)
     lines = {"truth": Line2D([], [], color=COLOURS["lesion"])}
+    paint, rim = COLOURS["prediction"], withStroke(linewidth=3.4, foreground="#333333")
     for axis, (decoder, found) in zip(axes, masks.items(), strict=True):
         show_slice(axis, image, truth, COLOURS["lesion"], decoder)
-        for (encoder, mask), style in zip(found.items(), ("-", "--", ":"), strict=False):
-            line = Line2D([], [], color=COLOURS["prediction"], linestyle=style, linewidth=2)
-            lines[encoder] = line
+        for (encoder, mask), dashes in zip(found.items(), DASHES, strict=False):
+            style = (0, dashes or None)
+            look: dict[str, Any] = {"linestyle": style, "linewidth": 2, "path_effects": [rim]}
+            lines[encoder] = Line2D([], [], color=paint, **look)
             if np.any(mask):
-                axis.contour(
-                    mask, levels=[0.5], colors=[line.get_color()], linestyles=style, linewidths=2
-                )
+                axis.contour(mask, levels=[0.5], colors=[paint]).set(**look)
     figure.legend(lines.values(), lines, loc="outside lower center", ncols=4, frameon=False)
     return figure
 

@@ -118,7 +118,7 @@ def plot_history(
         axes[0, 0].plot(
             history.epoch, history.validation_loss, "--", label=f"{name}, validation", **style
         )
-        axes[0, 1].plot(history.epoch, history.validation_dice, "--", label=name, **style)
+        axes[0, 1].plot(history.epoch, history.validation_dice, "--", **style)
     if base_loss is not None:
         axes[0, 0].axhline(base_loss, color=COLOURS["zero"], lw=1.2, label=base_name)
     axes[0, 0].set(xlabel="epoch", ylabel="loss per pixel (nats)", yscale="log")
@@ -129,7 +129,7 @@ def plot_history(
     axes[0, 1].set(xlabel="epoch", ylabel="validation Dice, mean over scans", ylim=(-0.02, 1))
     for axis in axes.flat:
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0, 0].legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure
 
 
@@ -158,7 +158,7 @@ def plot_predictions(
         marked = probability > 0.5
         found = "above 0.5" if marked.any() else "nothing above 0.5"
         show_slice(row[3], image, marked, colour(model), f"{model}: {found}")
-        figure.colorbar(drawn, ax=row[2], shrink=0.7, label="probability", location="left")
+        figure.colorbar(drawn, ax=row[2], shrink=0.7, label="probability", location="bottom")
     return figure
 
 

@@ -140,7 +140,7 @@ def plot_loss_and_dice(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.plot(*mean, "D", ms=10, color=colour(name), mec="white", label=f"{name}, mean")
     axis.set(xscale="log", xlabel="loss per pixel (nats)", ylabel="Dice", ylim=(-0.03, 1))
     plain_log(axis)
-    axis.legend(frameon=False, loc="upper right")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 

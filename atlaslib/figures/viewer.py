@@ -78,6 +78,7 @@ _HEAD = """<style>
 body {{ margin: 0; background: #000; color: #fff; font: 1rem sans-serif; }}
 h1, label {{ display: block; margin: 0; padding: .5rem; font-size: 1rem; }}
 div:has(> .slider) {{ display: none !important; }}
+@media print {{ canvas {{ max-width: 100%; }} }}
 </style><h1>{title}</h1>"""
 _SWITCH = """<label><input type="checkbox" id="lesion"> Show the lesion</label><script>
 document.getElementById("lesion").onchange = function () {{

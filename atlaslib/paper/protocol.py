@@ -17,7 +17,7 @@ FOLDS = 6  # of a folder of real data
 PILOT = "pilot: "  # prefix of the arms that only serve to choose rate and length
 COLLAPSED = 0.01  # a training whose mean Dice is lower has collapsed
 
-#: Where the seeds of the synthetic cohorts begin: of the main trainings, the pilot, the test.
+#: The first seeds of the synthetic cohorts for the main trainings, for the pilot and for the test.
 MAIN_PEOPLE, PILOT_PEOPLE, TEST_PEOPLE = 200, 300, 400
 
 _ENCODERS: dict[str, dict[str, Value]] = {

@@ -58,7 +58,10 @@ def test_training_history_is_solid_and_validation_dashed():
     loss, dice = drawn("plot_history")
     assert points(loss, "baseline, training") == [[1, 0.5], [2, 0.2], [3, 0.1]]
     assert points(loss, "baseline, validation") == [[1, 0.6], [2, 0.4], [3, 0.3]]
-    assert points(dice, "baseline") == [[1, 0], [2, 0.3], [3, 0.25]]
+    assert dice.get_lines()[0].get_xydata().tolist() == [[1, 0], [2, 0.3], [3, 0.25]]
+    names = [text.get_text() for text in loss.figure.legends[0].get_texts()]
+    assert names == ["baseline, training", "baseline, validation", "resnet, training",
+                     "resnet, validation", "a constant"]  # fmt: skip
     assert points(loss, "resnet, training") == [[0.5, 0.25], [1, 0.1], [1.5, 0.05]]
     assert set(line(loss, "a constant").get_ydata()) == {0.7}
     assert line(loss, "baseline, training").get_linestyle() == "-"
@@ -78,7 +81,7 @@ def test_predictions_are_outlined_above_one_half():
     np.testing.assert_array_equal(probability.images[0].get_array(), PROBABILITY)
     assert probability.images[0].get_clim() == (0, 1)  # the same shade in every figure
     np.testing.assert_array_equal(outlined(predicted), MASK)
-    assert bar.get_ylabel() == "probability"
+    assert bar.get_xlabel() == "probability"
     colours = [to_hex(axis.collections[0].get_edgecolor()[0]) for axis in (truth, predicted)]
     assert colours == [to_hex(figures.COLOURS[name]) for name in ("lesion", "resnet")]
     assert predicted.get_title() == "resnet: above 0.5"

@@ -20,7 +20,7 @@ from atlaslib.data.volumes import near_brain
 from atlaslib.evaluation.inference import is_lesion
 from atlaslib.evaluation.metrics import dice
 from atlaslib.evaluation.predictor import Trained
-from atlaslib.figures.base import COLOURS, NARROW, panels, show_slice
+from atlaslib.figures.base import COLOURS, panels, show_slice
 from atlaslib.figures.browser.demonstration import (
     SHOWN,
     Demonstration,
@@ -115,10 +115,10 @@ def explore_bottleneck(network: Trained, cohort: Cohort) -> Demonstration:
     label, length = shown_as(recipe.model)["label"], vectors.shape[1]
     weights = sum(int(np.prod(shape)) for _, shape in written["shapes"])
     alt = (
-        f"Slices of {len(shown)} scans with the outline of the lesion and the mask of "
+        f"Slices of {len(shown[:2])} scans with the outline of the lesion and the mask of "
         f"{label}; below each, as bars, the {length} numbers from which the mask is made."
     )
-    still = _still(shown, vectors, str(shown_as(recipe.model)["colour"]))
+    still = _still(shown[:2], vectors, str(shown_as(recipe.model)["colour"]))
     if weights > LIMIT:
         note = f"Only a picture: {weights:,} weights behind the bottleneck are too many for a page."
         return only_still(still, alt, note)
@@ -176,9 +176,7 @@ def _chosen(passages: Sequence[Passage]) -> list[Passage]:
 
 def _still(shown: Sequence[Passage], vectors: NDArray[np.float32], colour: str) -> Figure:
     """The slices with their outlines, above their numbers."""
-    figure, axes = panels(
-        2, len(shown), width=NARROW, height=3.9, height_ratios=(2, 1), sharey="row"
-    )
+    figure, axes = panels(2, len(shown), height=5.6, height_ratios=(3, 1), sharey="row")
     top, left, height, width = SHOWN
     window = np.s_[top : top + height, left : left + width]
     centre, spread = vectors.mean(0), np.maximum(vectors.std(0), 1e-6)
