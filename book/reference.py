@@ -86,6 +86,13 @@ def say_once(app: Any, what: str, name: str, value: Any, options: Any, lines: li
         lines.clear()
 
 
+def skip_field(
+    app: Any, what: str, name: str, value: Any, skipped: bool, options: Any
+) -> bool | None:
+    """Leave out a field of a named tuple that only Python itself has described."""
+    return True if str(value.__doc__).startswith("Alias for field number") else None
+
+
 def full_name(short: str, names: list[str]) -> str:
     """The only one of `names` that a short name can mean, the public one first; "" if none."""
     if short in atlaslib.__all__:
@@ -108,5 +115,6 @@ def find_entry(app: Any, env: Any, node: Any, content: Any) -> Any:
 
 def setup(app: Any) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", say_once)
+    app.connect("autodoc-skip-member", skip_field)
     app.connect("missing-reference", find_entry)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+from collections import namedtuple
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
@@ -47,6 +48,12 @@ def test_a_folder_is_introduced_once() -> None:
     assert lines == []
     text = reference.pages()["book/api/models"]
     assert (text.count("The models by name."), text.count("\nmodels\n")) == (2, 0)  # with its table
+
+
+def test_fields_without_a_description_are_left_out() -> None:
+    skipped = lambda value: reference.skip_field(None, "class", "low", value, False, None)  # noqa: E731
+    assert skipped(namedtuple("Pair", ["low"]).low) is True
+    assert skipped(reference.skip_field) is None
 
 
 def test_a_short_name_means_the_only_entry_of_that_name() -> None:

@@ -152,7 +152,7 @@ def draw_blocks(
     for start, end in skips:
         bend = {"arrowstyle": "->", "connectionstyle": "arc3,rad=-0.22", "color": INK}
         axis.annotate("", xy=ends[end], xytext=ends[start], arrowprops=bend)
-    axis.set(xlim=(-0.5, left), ylim=(-1.05 * widest, (0.95 if skips else 0.55) * widest))
+    axis.set(xlim=(-0.5, left), ylim=(-1.05 * widest, 0.95 * widest))
     axis.set_axis_off()
 
 
@@ -176,15 +176,15 @@ def plot_bootstrap(
     figure, axes = panels(2, 1, width=NARROW, height=4.8, sharex=True, height_ratios=(1.2, 1))
     upper, lower = axes[:, 0]
     shown = [np.arange(len(values)), *draws[:3]]
+    apart = 0.09 * (np.argsort(np.argsort(values)) % 5 - 2)  # neighbours keep off each other
     for place, people in enumerate(shown):
         times = np.bincount(people, minlength=len(values))
-        upper.scatter(values, np.full(len(values), -place), s=28 * times, color=INK, alpha=0.45,
-                      lw=0)  # fmt: skip
+        upper.scatter(values, apart - place, s=28 * times, color=INK, alpha=0.45, lw=0)
         upper.plot(values[people].mean(), -place, "|", ms=22, mew=2.5, color=COLOURS["lesion"])
     names = ["the people", *(f"drawn again, {k}" for k in range(1, len(shown)))]
     upper.set(yticks=-np.arange(len(shown)), yticklabels=names, ylim=(-len(shown) + 0.4, 0.6))
     upper.set_title(
-        "a dot is a person, larger if drawn more often; the bar is the mean", fontsize=9
+        "a dot is a person, larger if drawn more often; the bar is the mean", fontsize=10
     )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     lower.hist(means, bins=40, color="#BBBBBB")
@@ -192,5 +192,5 @@ def plot_bootstrap(
                   label=f"the middle {100 * level:g} %: {low:.2f} to {high:.2f}")  # fmt: skip
     lower.axvline(values.mean(), color=COLOURS["lesion"], lw=2.5)
     lower.set(xlabel=label, ylabel=f"number of means (of {len(means):,})")
-    lower.legend(fontsize=8, frameon=False)
+    lower.legend(loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=10, frameon=False)
     return figure

@@ -68,6 +68,8 @@ class Claim:
 
 #: In the paper's order. Those with arms are judged by ``data/results/protocol.md``, C4a, C4b and
 #: C5b by single trainings in chapter 4, the others not at all.
+#:
+#: :meta hide-value:
 CLAIMS = (
     Claim("C1", "4", "The baseline learns to segment lesions.",
           "Dice of baseline minus Dice of zero", "above", 0.1, ("baseline", "zero")),

@@ -12,6 +12,8 @@ from atlaslib.paper.protocol import ENCODERS, FOLDS, Choice, arms
 #: Judged at 98.3 %, so that the three together have 95 %.
 PRIMARY = ("C2", "C3", "C6b")
 #: The claims of the protocol, the primary ones first.
+#:
+#: :meta hide-value:
 CLAIMS = sorted(
     (claim for claim in claims.CLAIMS if claim.arms), key=lambda claim: claim.key not in PRIMARY
 )
