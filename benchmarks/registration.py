@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for rows in pool(joblib.delayed(measure)(*job) for job in work):
         table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
         atomic_write(args.out, partial(table.to_csv, index=False, float_format="%.4g"))
-    print(summary(table).to_string(index=False, float_format="{:.2f}".format))
+    print(summary(pd.read_csv(args.out)).to_string(index=False, float_format="{:.2f}".format))
     return 0
 
 
