@@ -114,11 +114,12 @@ def explore_bottleneck(network: Trained, cohort: Cohort) -> Demonstration:
     }
     label, length = shown_as(recipe.model)["label"], vectors.shape[1]
     weights = sum(int(np.prod(shape)) for _, shape in written["shapes"])
+    beside = shown[:2]  # more would be too small on a page
     alt = (
-        f"Slices of {len(shown[:2])} scans with the outline of the lesion and the mask of "
+        f"Slices of {len(beside)} scans with the outline of the lesion and the mask of "
         f"{label}; below each, as bars, the {length} numbers from which the mask is made."
     )
-    still = _still(shown[:2], vectors, str(shown_as(recipe.model)["colour"]))
+    still = _still(beside, vectors, str(shown_as(recipe.model)["colour"]))
     if weights > LIMIT:
         note = f"Only a picture: {weights:,} weights behind the bottleneck are too many for a page."
         return only_still(still, alt, note)
