@@ -84,7 +84,7 @@ def panels(
 
 
 def in_rows(
-    count: int, across: int = 2, height: float = 3.9, **options: Any
+    count: int, across: int = 2, height: float = 4.6, **options: Any
 ) -> tuple[Figure, list[Axes]]:
     """A new figure of `count` axes in rows of `across`, each row `height` inches high.
 

@@ -18,7 +18,7 @@ import ipywidgets
 import matplotlib.colors
 import nibabel
 import numpy as np
-from nilearn import plotting
+from nilearn import image, plotting
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -78,7 +78,8 @@ _HEAD = """<style>
 body {{ margin: 0; background: #000; color: #fff; font: 1rem sans-serif; }}
 h1, label {{ display: block; margin: 0; padding: .5rem; font-size: 1rem; }}
 div:has(> .slider) {{ display: none !important; }}
-@media print {{ canvas {{ max-width: 100%; }} }}
+div:has(> canvas) {{ min-width: 44rem; }}  /* on a phone two of the three planes, then scroll */
+@media print {{ div:has(> canvas) {{ min-width: 0; }} canvas {{ max-width: 100%; }} }}
 </style><h1>{title}</h1>"""
 _SWITCH = """<label><input type="checkbox" id="lesion"> Show the lesion</label><script>
 document.getElementById("lesion").onchange = function () {{
@@ -135,13 +136,17 @@ def page_viewer(scan: Scan, step: int = 2) -> PageViewer:
     grey = block_mean(normalise(volume.t1).astype(np.float32), step)
     # any lesion voxel marks its block: a small lesion must not vanish from the page
     mask = (block_mean(volume.mask.astype(np.float32), step) > 0).astype(np.float32)
+    # without the dark around the head, so that it is large
+    whole = nibabel.Nifti1Image(np.maximum(grey, mask), affine)
+    _, head = image.crop_img(whole, rtol=0.1, return_offset=True)
+    pictures = [nibabel.Nifti1Image(part, affine).slicer[head] for part in (grey, mask)]
     colour = matplotlib.colors.LinearSegmentedColormap.from_list("lesion", [COLOURS["lesion"]] * 2)
     with warnings.catch_warnings():
         # nilearn warns that it resamples the mask, but to its own grid: nothing changes
         warnings.simplefilter("ignore")
         view = plotting.view_img(
-            nibabel.Nifti1Image(mask, affine),
-            bg_img=nibabel.Nifti1Image(grey, affine),
+            pictures[1],
+            bg_img=pictures[0],
             cut_coords=_centre(mask, affine),
             threshold=0.5,
             cmap=colour,

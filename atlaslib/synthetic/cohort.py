@@ -40,7 +40,7 @@ _TEMPORARY = (".making-", f".{SYNTHETIC_MARK}")  # names that an interrupted run
 #: Generator version. Raise it when a change alters the voxels that a seed gives: tables made with
 #: another version are then reported as out of date.
 GENERATOR = 3
-SUBJECTS = {"smoke": 8, "quick": 100, "colab": 220, "paper": 220}
+SUBJECTS = {"smoke": 8, "quick": 64, "colab": 220, "paper": 220}
 
 
 def make_cohort(
@@ -114,7 +114,7 @@ def open_cohort(data_dir: str | os.PathLike[str] = "", profile: str = "quick") -
         are in native space, they are first aligned with MNI space, in a folder of :func:`home`; a
         warning says how many could not be. Empty: the synthetic cohort, made on first use.
     profile : {"smoke", "quick", "colab", "paper"}
-        Sets the number of synthetic subjects: 8 for "smoke", 100 for "quick", 220 for the others.
+        Sets the number of synthetic subjects: 8 for "smoke", 64 for "quick", 220 for the others.
 
     Returns
     -------
@@ -132,7 +132,8 @@ def open_cohort(data_dir: str | os.PathLike[str] = "", profile: str = "quick") -
         return _in_mni_space(load_cohort(data_dir).labelled)
     if profile not in SUBJECTS:
         raise ValueError(f"profile must be one of {', '.join(SUBJECTS)}, not {profile!r}")
-    return make_cohort(home() / "synthetic" / f"{profile}-{GENERATOR}", SUBJECTS[profile])
+    subjects = SUBJECTS[profile]
+    return make_cohort(home() / "synthetic" / f"{subjects}-subjects-{GENERATOR}", subjects)
 
 
 def _in_mni_space(cohort: Cohort) -> Cohort:

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from atlaslib.data.cohort import Scan
@@ -120,10 +121,23 @@ def test_the_page_viewer_hides_the_lesion_until_asked(scan: Scan, volume: Volume
     page = viewer.page_viewer(scan).page
     assert '"numSlice": false' in page  # in the middle, not on the lesion
     assert '"opacity": 0' in page
-    start = re.search(r'viewed.numSlice = {"X": (\d+), "Y": (\d+), "Z": (\d+)}', page)
-    assert start is not None
+    start = numbers("viewed.numSlice =", page)
+    dark = [99, 117, 95] - numbers('"nbSlice":', page)  # cut off, where the ramp begins
     middles = [(side.start + side.stop - 1) / 2 for side in LESION]
-    np.testing.assert_allclose([2 * int(voxel) for voxel in start.groups()], middles, atol=2)
+    np.testing.assert_allclose(2 * (start + dark), middles, atol=2)
+
+
+def test_the_page_viewer_cuts_the_dark_around_the_head(scan: Scan) -> None:
+    x, y, z = numbers('"nbSlice":', viewer.page_viewer(scan).page)
+    assert (x, z) == (99, 95)
+    assert 90 < y < 117  # of 117
+
+
+def numbers(name: str, page: str) -> NDArray[np.int_]:
+    """What a page gives a name for X, Y and Z."""
+    found = re.search(name + r' {"X": (\d+), "Y": (\d+), "Z": (\d+)}', page)
+    assert found is not None
+    return np.array(found.groups(), int)
 
 
 def test_the_page_viewer_refuses_a_step_of_zero(scan: Scan) -> None:

@@ -243,7 +243,7 @@ def test_open_cohort_takes_a_folder_or_a_profile(cohort, tmp_path, monkeypatch):
     monkeypatch.setenv("ATLASLIB_HOME", str(tmp_path))
     monkeypatch.setattr(synthetic, "make_cohort", lambda *given: asked.append(given))
     open_cohort(profile="quick")
-    assert asked == [(tmp_path / "synthetic" / f"quick-{synthetic.GENERATOR}", 100)]
+    assert asked == [(tmp_path / "synthetic" / f"64-subjects-{synthetic.GENERATOR}", 64)]
 
 
 def test_a_second_session_shows_the_same_lesions_a_little_changed():
