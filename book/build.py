@@ -20,12 +20,19 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+import joblib
 import nbformat
 import pages
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("smoke", "quick", "colab", "paper")
+
+# Small networks train no faster on two cores than on one, so chapters run beside each other.
+AT_ONCE = 2
+ALONE = ("book/01_dataset", "book/04_tuning")  # these use all cores; the second measures time
+TRAIN = ("book/02_baseline", "book/03_resnet")  # one after the other: the second reads the first's
+READ = ("book/05_results", "book/06_paper_and_code", "book/08_why", "book/intro")  # what TRAIN made
 
 
 @dataclass(frozen=True)
@@ -90,31 +97,31 @@ def check_notebooks(root: Path) -> None:
 # --- running ----------------------------------------------------------------------------------
 
 
-class ProgressLine(threading.Thread):
-    """Prints a chapter's progress every second, or every 30 seconds if not on a terminal."""
+class Progress(threading.Thread):
+    """Prints how far a chapter is, every 30 seconds."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__(daemon=True)
-        self.label, self.cells = label, list[NotebookNode]()
+        self.name, self.cells = name, list[NotebookNode]()
         self.start_time, self.done = time.monotonic(), threading.Event()
-        self.live = sys.stdout.isatty()
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.start_time
 
     def run(self) -> None:
-        while not self.done.wait(1 if self.live else 30):
+        while not self.done.wait(30):
             states = [cell.metadata.get("papermill", {}).get("status") for cell in self.cells]
             reached = min(states.count("completed") + 1, len(states))
-            line = f"{self.label}  cell {reached} of {len(states)}, {clock(self.seconds)}"
-            print(f"\r{line}  " if self.live else f"{line}\n", end="", flush=True)
+            self.say(f"cell {reached} of {len(states)}")
 
     def close(self, verdict: str) -> None:
         self.done.set()
         self.join()
-        line = f"{self.label}  {verdict}, {clock(self.seconds)}"
-        print(f"\r{line:60s}" if self.live else line, flush=True)
+        self.say(verdict)
+
+    def say(self, what: str) -> None:
+        print(f"{self.name}  {what}, {clock(self.seconds)}", flush=True)
 
 
 def clock(seconds: float) -> str:
@@ -122,7 +129,7 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def execute(root: Path, page: str, parameters: dict[str, str], watch: ProgressLine) -> str:
+def execute(root: Path, page: str, parameters: dict[str, str], watch: Progress) -> str:
     """Run one chapter into ``_build/executed``; return its error, or "" if there was none."""
     import papermill
 
@@ -156,7 +163,7 @@ def execute(root: Path, page: str, parameters: dict[str, str], watch: ProgressLi
     return error
 
 
-def register(watch: ProgressLine) -> None:
+def register(watch: Progress) -> None:
     """Register a papermill engine that gives the clock access to the notebook's cells."""
     from papermill.engines import NBClientEngine, papermill_engines
 
@@ -175,26 +182,50 @@ def run_all(root: Path, profile: str, data: str) -> dict[str, Outcome]:
     known = json.loads(manifest.read_text()) if manifest.is_file() else {}
     around, chapters = shared_digest(root, profile, data), pages.notebooks(root)
     parameters = {"profile": profile, "data_dir": data}
-    outcomes: dict[str, Outcome] = {}
-    for number, page in enumerate(chapters, 1):
-        label = f"[{number}/{len(chapters)}] {Path(page).name}"
+    outcomes, stale = dict[str, Outcome](), list[str]()
+    for page in chapters:
         key, before = chapter_key(root, page, around), known.get(page, {})
-        if before.get("key") == key and not before["error"] and pages.executed(root, page).exists():
-            outcomes[page] = Outcome(key, before["seconds"], kept=True)
-            print(f"{label}  unchanged, kept", flush=True)
-            continue
-        error, seconds = run(root, page, parameters, label)
-        outcomes[page] = Outcome(key, seconds, error)
-        known[page] = asdict(outcomes[page])
-        partial = manifest.with_suffix(".part")
-        partial.write_text(json.dumps(known, indent=1))
-        os.replace(partial, manifest)
+        outcomes[page] = Outcome(key, before.get("seconds", 0.0), kept=True)
+        if before.get("key") != key or before["error"] or not pages.executed(root, page).exists():
+            stale.append(page)
+    for jobs, groups in phases(stale):
+        work = joblib.Parallel(
+            jobs, batch_size=1, pre_dispatch=jobs, return_as="generator_unordered"
+        )
+        for ended in work(joblib.delayed(run_group)(root, group, parameters) for group in groups):
+            for page, error, seconds in ended:
+                outcomes[page] = Outcome(outcomes[page].key, seconds, error)
+                known[page] = asdict(outcomes[page])
+            partial = manifest.with_suffix(".part")
+            partial.write_text(json.dumps(known, indent=1))
+            os.replace(partial, manifest)
     return outcomes
 
 
-def run(root: Path, page: str, parameters: dict[str, str], label: str) -> tuple[str, float]:
+def phases(chapters: list[str]) -> list[tuple[int, list[list[str]]]]:
+    """How many groups of chapters run at once, and the groups; a group's own run in their order."""
+    import torch
+
+    at_once = 1 if torch.cuda.is_available() else min(AT_ONCE, joblib.cpu_count())
+    alone, train, read = ([page for page in chapters if page in of] for of in (ALONE, TRAIN, READ))
+    others = [[page] for page in chapters if page not in (*alone, *train, *read)]
+    return [
+        (1, [[page] for page in alone]),
+        (at_once, [train, *others] if train else others),
+        (at_once, [[page] for page in read]),
+    ]
+
+
+def run_group(
+    root: Path, group: list[str], parameters: dict[str, str]
+) -> list[tuple[str, str, float]]:
+    """Run chapters one after the other; their names, errors and durations in seconds."""
+    return [(page, *run(root, page, parameters)) for page in group]
+
+
+def run(root: Path, page: str, parameters: dict[str, str]) -> tuple[str, float]:
     """Run one chapter and print its progress; return its error and duration in seconds."""
-    watch, error = ProgressLine(label), "stopped"
+    watch, error = Progress(Path(page).name), "stopped"
     watch.start()
     try:
         error = execute(root, page, parameters, watch)

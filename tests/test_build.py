@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 from pathlib import Path
@@ -38,6 +39,7 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(root, "book/a", "print(profile)")
     write(root, "book/intro", "1 + 1")
     monkeypatch.chdir(root)
+    monkeypatch.setattr(build, "AT_ONCE", 1)  # in this process, whose prints can be read
     return root
 
 
@@ -47,7 +49,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     pages_run: list[str] = []
 
     def fake_execute(
-        root: Path, page: str, parameters: dict[str, str], watch: build.ProgressLine
+        root: Path, page: str, parameters: dict[str, str], watch: build.Progress
     ) -> str:
         target = pages.executed(root, page)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -131,9 +133,43 @@ def test_a_failure_is_reported_and_the_rest_runs(
     assert printed == ["smoke\n"]
 
 
+def test_chapters_run_beside_each_other(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits until the other has begun, which it never would if they ran in turn."""
+    monkeypatch.setattr(build, "AT_ONCE", 2)
+    meet = "import os, pathlib, time\npathlib.Path(f'{me}').touch()\nfor _ in range(600):\n"
+    meet += "    if pathlib.Path(f'{other}').exists(): break\n    time.sleep(0.1)\nelse: 1 / 0\n"
+    write(book, "book/a", "me, other = 'one', 'two'", meet, "print(os.cpu_count())")
+    write(book, "book/b", "me, other = 'two', 'one'", meet)
+    chapters = [{"file": "book/a"}, {"file": "book/b"}]
+    (book / "_toc.yml").write_text(json.dumps(TOC | {"parts": [{"chapters": chapters}]}))
+    outcomes = build.run_all(book, "smoke", "")
+    assert [outcome.error for outcome in outcomes.values()] == ["", "", ""]
+    known = json.loads((book / "_build" / "manifest.json").read_text())
+    assert set(known) == {"book/a", "book/b", "book/intro"}
+
+
+def test_chapters_wait_for_the_trainings_that_they_read() -> None:
+    chapters = pages.notebooks(build.ROOT)
+    shared = {page for page in chapters if trains_for_others(build.ROOT / f"{page}.ipynb")}
+    assert shared == {*build.TRAIN, *build.READ}
+    order = [page for _, groups in build.phases(chapters) for group in groups for page in group]
+    assert sorted(order) == sorted(chapters)
+    assert order[0] == "book/01_dataset"  # makes the data
+    assert order[-len(build.READ) :] == list(build.READ)
+
+
+def trains_for_others(chapter: Path) -> bool:
+    """Whether it trains in the library's folder of runs, where others find them."""
+    cells = nbformat.read(chapter, as_version=4).cells
+    trees = [ast.parse(cell.source) for cell in cells if cell.cell_type == "code"]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    trainings = [call for call in calls if ast.unparse(call.func) == "atlaslib.train"]
+    return any("out" not in [k.arg for k in call.keywords] for call in trainings)
+
+
 def test_a_dead_kernel_is_a_failure(book: Path) -> None:
     write(book, "book/a", "import os", "os._exit(1)")
-    error = build.execute(book, "book/a", {"profile": "smoke"}, build.ProgressLine("a"))
+    error = build.execute(book, "book/a", {"profile": "smoke"}, build.Progress("a"))
     assert error.startswith("stopped by DeadKernelError")
 
 
