@@ -12,6 +12,7 @@ import build
 import nbformat
 import pages
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 TOC = {"root": "book/intro", "parts": [{"chapters": [{"file": "book/a"}, {"file": "book/text"}]}]}
 
@@ -161,7 +162,8 @@ def test_chapters_wait_for_the_trainings_that_they_read() -> None:
 def trains_for_others(chapter: Path) -> bool:
     """Whether it trains in the library's folder of runs, where others find them."""
     cells = nbformat.read(chapter, as_version=4).cells
-    trees = [ast.parse(cell.source) for cell in cells if cell.cell_type == "code"]
+    plain = TransformerManager().transform_cell  # without "%pip"
+    trees = [ast.parse(plain(cell.source)) for cell in cells if cell.cell_type == "code"]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     trainings = [call for call in calls if ast.unparse(call.func) == "atlaslib.train"]
     return any("out" not in [k.arg for k in call.keywords] for call in trainings)
