@@ -136,9 +136,9 @@ def page_viewer(scan: Scan, step: int = 2) -> PageViewer:
     grey = block_mean(normalise(volume.t1).astype(np.float32), step)
     # any lesion voxel marks its block: a small lesion must not vanish from the page
     mask = (block_mean(volume.mask.astype(np.float32), step) > 0).astype(np.float32)
-    # without the dark around the head, so that it is large
+    # without the dark around the head, which in some scans is a noisy grey, so that it is large
     whole = nibabel.Nifti1Image(np.maximum(grey, mask), affine)
-    _, head = image.crop_img(whole, rtol=0.1, return_offset=True)
+    _, head = image.crop_img(whole, rtol=0.2, return_offset=True)
     pictures = [nibabel.Nifti1Image(part, affine).slicer[head] for part in (grey, mask)]
     colour = matplotlib.colors.LinearSegmentedColormap.from_list("lesion", [COLOURS["lesion"]] * 2)
     with warnings.catch_warnings():
