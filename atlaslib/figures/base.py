@@ -92,7 +92,7 @@ def in_rows(
     """
     rows = -(-count // across)
     figure, axes = panels(rows, across, width=7.0, height=rows * height, **options)
-    figure.set_layout_engine("constrained", wspace=0.02)
+    figure.set_layout_engine("constrained", wspace=0.02, h_pad=0.08)
     for spare in axes.flat[count:]:
         spare.remove()
     return figure, list(axes.flat[:count])

@@ -191,6 +191,6 @@ def plot_bootstrap(
     lower.axvspan(low, high, color=COLOURS["lesion"], alpha=0.25, lw=0,
                   label=f"the middle {100 * level:g} %: {low:.2f} to {high:.2f}")  # fmt: skip
     lower.axvline(values.mean(), color=COLOURS["lesion"], lw=2.5)
-    lower.set(xlabel=label, ylabel=f"number of means (of {len(means):,})")
+    lower.set(xlabel=label, ylabel=f"of {len(means):,} means")
     lower.legend(loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=10, frameon=False)
     return figure

@@ -49,6 +49,8 @@ function breakNames() {
 function markWidePictures() {
   for (const picture of document.querySelectorAll(".bd-article figure > img")) {
     const mark = () => {
+      // on paper a high one may fill a page
+      picture.classList.toggle("high", picture.naturalHeight > 1.5 * picture.naturalWidth);
       const wide = picture.naturalWidth >= Math.max(600, 1.8 * picture.naturalHeight);
       if (!wide && !picture.classList.contains("wide")) return;
       picture.classList.add("wide");
