@@ -134,10 +134,12 @@ def plot_loss_and_dice(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Dice against loss: a small dot per scan, a large diamond for the mean of each model."""
     figure, axes = panels(1, 1, width=NARROW, height=3.4)
     axis = axes[0, 0]
-    for name, table in tables.items():
+    for number, (name, table) in enumerate(tables.items()):
         axis.plot(table.loss, table.dice, "o", ms=4, alpha=0.4, mew=0, color=colour(name))
         mean = (table.loss.mean(), table.dice.mean())
-        axis.plot(*mean, "D", ms=10, color=colour(name), mec="white", label=f"{name}, mean")
+        # the first on top; smaller than those below it, so that equal ones are seen
+        style: dict[str, Any] = {"ms": 8 + 4 * number, "zorder": 9 - number, "mec": "white"}
+        axis.plot(*mean, "D", color=colour(name), label=f"{name}, mean", **style)
     axis.set(xscale="log", xlabel="loss per pixel (nats)", ylabel="Dice", ylim=(-0.03, 1))
     plain_log(axis)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
