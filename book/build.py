@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from typing import Any
 import joblib
 import nbformat
 import pages
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -177,7 +179,7 @@ def register(watch: Progress) -> None:
 
 
 def run_all(root: Path, profile: str, data: str) -> dict[str, Outcome]:
-    """Run each chapter that is out of date; write the manifest after each one."""
+    """Run each chapter that is out of date; write the manifest after each group."""
     manifest = root / "_build" / "manifest.json"
     known = json.loads(manifest.read_text()) if manifest.is_file() else {}
     around, chapters = shared_digest(root, profile, data), pages.notebooks(root)
@@ -189,11 +191,14 @@ def run_all(root: Path, profile: str, data: str) -> dict[str, Outcome]:
         if before.get("key") != key or before["error"] or not pages.executed(root, page).exists():
             stale.append(page)
     for jobs, groups in phases(stale):
+        ended = [outcomes[page] for page in TRAIN if page in outcomes]
+        if groups and groups[0][0] in READ and any(each.kept or each.error for each in ended):
+            jobs = 1  # a training may be missing, and two chapters must not begin the same one
         work = joblib.Parallel(
             jobs, batch_size=1, pre_dispatch=jobs, return_as="generator_unordered"
         )
-        for ended in work(joblib.delayed(run_group)(root, group, parameters) for group in groups):
-            for page, error, seconds in ended:
+        for group in work(joblib.delayed(run_group)(root, group, parameters) for group in groups):
+            for page, error, seconds in group:
                 outcomes[page] = Outcome(outcomes[page].key, seconds, error)
                 known[page] = asdict(outcomes[page])
             partial = manifest.with_suffix(".part")
@@ -220,6 +225,7 @@ def run_group(
     root: Path, group: list[str], parameters: dict[str, str]
 ) -> list[tuple[str, str, float]]:
     """Run chapters one after the other; their names, errors and durations in seconds."""
+    os.chdir(root)  # a worker may have been elsewhere
     return [(page, *run(root, page, parameters)) for page in group]
 
 
@@ -232,7 +238,7 @@ def run(root: Path, page: str, parameters: dict[str, str]) -> tuple[str, float]:
     finally:
         watch.close({"": "done", "stopped": "stopped"}.get(error, "FAILED"))
     for line in pages.printed_warnings(nbformat.read(pages.executed(root, page), as_version=4)):
-        print(f"    warning in {page}.ipynb, {line}")
+        print(f"    warning in {page}.ipynb, {line}", flush=True)
     if error:
         print(f"    {page}.ipynb, {error}", flush=True)
     return error, round(watch.seconds, 1)
@@ -291,11 +297,17 @@ def main() -> int:
     parser.add_argument("--profile", choices=PROFILES, default="quick")
     parser.add_argument("--data", default="", help="a folder of real data; default: synthetic data")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the processes, too
     try:
         return build(ROOT, options.profile, checked_data(options.data))
     except KeyboardInterrupt:
-        print("\nStopped. The same command resumes with the unfinished chapter.")
+        print("\nStopped. The same command resumes with the unfinished chapters.")
         return 130
+    except TerminatedWorkerError:
+        print(
+            "A chapter's process was killed, perhaps for lack of memory. The same command resumes."
+        )
+        return 1
 
 
 if __name__ == "__main__":

@@ -149,6 +149,22 @@ def test_chapters_run_beside_each_other(book: Path, monkeypatch: pytest.MonkeyPa
     assert set(known) == {"book/a", "book/b", "book/intro"}
 
 
+def test_chapters_that_may_train_the_same_run_in_turn(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a training that they read failed; each fails if the other is running."""
+    monkeypatch.setattr(build, "AT_ONCE", 2)
+    alone = "import os, time\nos.mkdir('busy')\ntime.sleep(2)\nos.rmdir('busy')"
+    write(book, "book/02_baseline", "1 / 0")
+    for page in ("book/05_results", "book/06_paper_and_code", "book/intro"):
+        write(book, page, alone)
+    chapters = [{"file": f"book/{n}"} for n in ("02_baseline", "05_results", "06_paper_and_code")]
+    (book / "_toc.yml").write_text(json.dumps(TOC | {"parts": [{"chapters": chapters}]}))
+    failed, *others = build.run_all(book, "smoke", "").values()
+    assert "ZeroDivisionError" in failed.error
+    assert [outcome.error for outcome in others] == ["", "", ""]
+
+
 def test_chapters_wait_for_the_trainings_that_they_read() -> None:
     chapters = pages.notebooks(build.ROOT)
     shared = {page for page in chapters if trains_for_others(build.ROOT / f"{page}.ipynb")}
