@@ -30,7 +30,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("smoke", "quick", "colab", "paper")
 
-# Small networks train no faster on two cores than on one, so chapters run beside each other.
+# A small network gains little from a second core, so chapters run beside each other.
 AT_ONCE = 2
 ALONE = ("book/01_dataset", "book/04_tuning")  # these use all cores; the second measures time
 TRAIN = ("book/02_baseline", "book/03_resnet")  # one after the other: the second reads the first's
@@ -103,8 +103,8 @@ class Progress(threading.Thread):
     """Prints how far a chapter is, every 30 seconds."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(daemon=True)
-        self.name, self.cells = name, list[NotebookNode]()
+        super().__init__(name=name, daemon=True)
+        self.cells = list[NotebookNode]()
         self.start_time, self.done = time.monotonic(), threading.Event()
 
     @property
@@ -304,9 +304,7 @@ def main() -> int:
         print("\nStopped. The same command resumes with the unfinished chapters.")
         return 130
     except TerminatedWorkerError:
-        print(
-            "A chapter's process was killed, perhaps for lack of memory. The same command resumes."
-        )
+        print("A chapter's process was killed, perhaps for lack of memory; run the command again.")
         return 1
 
 
