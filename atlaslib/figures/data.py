@@ -25,7 +25,7 @@ def plot_planes(cuts: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> Figure
     cuts : mapping from a plane's name to (image, mask)
         Arrays (rows, columns).
     """
-    figure, axes = in_rows(2 * len(cuts), height=3.9)
+    figure, axes = in_rows(2 * len(cuts), height=4.2)
     for row, (name, (image, mask)) in enumerate(cuts.items()):
         image, mask = cropped(image, mask)
         show_slice(axes[2 * row], image, title=name)
