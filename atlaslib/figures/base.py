@@ -110,7 +110,7 @@ def show_slice(
     if mask is not None and np.any(mask) and not np.all(mask):
         axis.contour(np.asarray(mask, dtype=float), levels=[0.5], colors=[colour], linewidths=1.5)
     axis.set_axis_off()
-    axis.set_title(title, fontsize=11)
+    axis.set_title(title, fontsize=13)
 
 
 def cropped(image: NDArray[Any], *others: NDArray[Any]) -> list[NDArray[Any]]:

@@ -55,7 +55,7 @@ def plot_anatomy(image: NDArray[Any], names: Mapping[str, tuple[int, int]]) -> F
                 xytext=(-12 if on_left else image.shape[1] + 12, height),
                 ha="right" if on_left else "left",
                 va="center",
-                fontsize=9,
+                fontsize=11,
                 arrowprops={"arrowstyle": "-", "color": COLOURS["lesion"], "shrinkB": 0},
             )
             axis.plot(column, row, "o", color=COLOURS["lesion"], ms=3)
@@ -91,7 +91,7 @@ def plot_levels(raw: Mapping[str, NDArray[Any]], scaled: Mapping[str, NDArray[An
             smooth = ndimage.gaussian_filter1d(100 * counts / counts.sum(), sigma=5)
             axis.plot(edges[:-1], smooth, color=shade, label=scan)
         axis.set(xlabel=name, ylabel="brain voxels (% per bin)", ylim=(0, None))
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[0, 0].legend(frameon=False, fontsize=10)
     return figure
 
 
@@ -116,5 +116,5 @@ def plot_volumes(table: pd.DataFrame, published: Mapping[float, float], source: 
     axis.plot(*known, "o--", color=COLOURS["ATLAS"], ms=4, lw=0.8, label="ATLAS R2.0, published")
     axis.set(xscale="log", xlabel="lesion volume (mL)", ylabel="scans up to this volume (%)")
     plain_log(axis)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=10)
     return figure

@@ -66,7 +66,7 @@ def plot_crossed(cells: pd.DataFrame) -> Figure:
     axis = axes[0, 0]
     ordered = cells[cells.mean().sort_values().index]
     image = axis.imshow(ordered, aspect="auto", cmap="viridis", vmin=0, vmax=1)
-    axis.set_yticks(range(len(ordered)), [str(seed) for seed in ordered.index], fontsize=7)
+    axis.set_yticks(range(len(ordered)), [str(seed) for seed in ordered.index], fontsize=8)
     axis.set(xlabel="test people, in order of their mean", ylabel="seed")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.colorbar(image, ax=axis, label="Dice")
@@ -97,7 +97,7 @@ def plot_factorial(table: pd.DataFrame, label: str = "Dice") -> Figure:
     axis.set(xticks=range(len(decoders)), xticklabels=decoders, xlabel="decoder", ylabel=label)
     if table.low.min() >= 0:
         axis.set_ylim(0, None)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=10)
     return figure
 
 
@@ -147,7 +147,7 @@ def plot_lengths(table: pd.DataFrame) -> Figure:
     axis.set_xticks(lengths, [str(each) for each in lengths])
     axis.minorticks_off()
     axis.set_ylim(0, None)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=10)
     return figure
 
 
@@ -171,7 +171,7 @@ def plot_ranking(tables: Mapping[str, pd.DataFrame], margin: float = 0.0) -> Fig
         axis.axhline(0, color="#999999", lw=0.8)
         axis.axhline(margin, color="#999999", lw=0.8, ls="--")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.set_title(name, fontsize=9)
+        axis.set_title(name, fontsize=11)
         axis.set_xlabel("passes")
     for axis in axes[::columns]:
         axis.set_ylabel("difference in Dice")
@@ -199,7 +199,7 @@ def plot_paths(histories: Mapping[str, pd.DataFrame]) -> Figure:
             means = part.groupby("epoch")[["validation_cross_entropy", "validation_dice"]].mean()
             axis.plot(*means.to_numpy().T, label=str(name), markevery=[-1], lw=1.2, **style)
         axis.set(xlabel="cross entropy per pixel (nats)", title=title)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=10)
     axes[0, 0].set_ylabel("Dice")
     return figure
 

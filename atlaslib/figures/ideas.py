@@ -50,16 +50,16 @@ def plot_recovery(times: ArrayLike, curves: Mapping[str, ArrayLike], picture: fl
     left.axhline(0, color="#999999", lw=0.8)
     left.axvline(picture, color=COLOURS["lesion"], lw=1.6, label="the picture is taken")
     left.set(xlabel="time after the pulse (s)", ylabel="magnetisation (share of equilibrium)")
-    left.legend(fontsize=8, frameon=False)
+    left.legend(fontsize=10, frameon=False)
     top = max(signals.values())
     for place, (name, signal) in enumerate(signals.items()):
         box = Rectangle((0, -place - 0.4), 1, 0.8, fc=str(signal / top), ec=INK)
         right.add_patch(box)
         text = f"{name}\n{signal:.2f}"
         paint = "black" if signal > 0.5 * top else "white"
-        right.text(0.5, -place, text, ha="center", va="center", fontsize=8, color=paint)
+        right.text(0.5, -place, text, ha="center", va="center", fontsize=10, color=paint)
     right.set(xlim=(-0.05, 1.05), ylim=(-len(signals) + 0.5, 0.5))
-    right.set_title("signal, as a grey level", fontsize=9)
+    right.set_title("signal, as a grey level", fontsize=11)
     right.set_axis_off()
     return figure
 
@@ -83,14 +83,14 @@ def plot_overlap(pairs: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
         axis.grid(color="#CCCCCC", lw=0.5)
         axis.tick_params(length=0)
         both, sizes = int((p & t).sum()), (int(p.sum()), int(t.sum()))
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=11)
         axis.set_xlabel(
             f"|P| = {sizes[0]}, |T| = {sizes[1]}, both: {both}\n"
             f"Dice = 2 × {both} / ({sizes[0]} + {sizes[1]}) = {2 * both / sum(sizes):.2f}",
-            fontsize=9,
+            fontsize=11,
         )
     handles = [Patch(fc=shade, label=name) for name, shade in OVERLAP.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=11)
     return figure
 
 
@@ -111,7 +111,7 @@ def plot_networks(
     numbers = axes[-1, 0]
     for axis, (name, table) in zip(axes[:, 0], tables.items(), strict=False):
         draw_blocks(axis, table, skips.get(name, ()), colour(name))
-        axis.set_title(name, fontsize=10, loc="left")
+        axis.set_title(name, fontsize=11, loc="left")
         sizes = [int(np.prod(output)) for output in table.output]
         place = np.linspace(0, 1, len(sizes))
         least = int(np.argmin(sizes[:-1]))  # the last layer is the mask
@@ -120,7 +120,7 @@ def plot_networks(
         numbers.plot(place, sizes, "o-", ms=3, color=colour(name), label=label)
     numbers.set(yscale="log", xlabel="from input to output (share of the blocks)")
     numbers.set_ylabel("numbers that leave the block")
-    numbers.legend(fontsize=8, frameon=False, loc="lower left")
+    numbers.legend(fontsize=10, frameon=False, loc="lower left")
     return figure
 
 
@@ -144,8 +144,8 @@ def draw_blocks(
         look: dict[str, Any] = NO_WEIGHTS if passive else {"fc": paint, "ec": paint}
         axis.add_patch(Rectangle((left, -rows / 2), width, rows, lw=0.5, **look))
         if output != before:
-            size = " × ".join(str(side) for side in output)
-            axis.text(left + width / 2, -0.54 * widest, size, rotation=90, fontsize=7,
+            size = " × ".join(f"{side:,}" for side in output)
+            axis.text(left + width / 2, -0.54 * widest, size, rotation=90, fontsize=8,
                       ha="center", va="top")  # fmt: skip
         ends[layer], before = (left + width / 2, rows / 2), output
         left += width + 0.5
@@ -184,7 +184,7 @@ def plot_bootstrap(
     names = ["the people", *(f"drawn again, {k}" for k in range(1, len(shown)))]
     upper.set(yticks=-np.arange(len(shown)), yticklabels=names, ylim=(-len(shown) + 0.4, 0.6))
     upper.set_title(
-        "a dot is a person, larger if drawn more often; the bar is the mean", fontsize=10
+        "a dot is a person, larger if drawn more often; the bar is the mean", fontsize=11
     )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     lower.hist(means, bins=40, color="#BBBBBB")
@@ -192,5 +192,5 @@ def plot_bootstrap(
                   label=f"the middle {100 * level:g} %: {low:.2f} to {high:.2f}")  # fmt: skip
     lower.axvline(values.mean(), color=COLOURS["lesion"], lw=2.5)
     lower.set(xlabel=label, ylabel=f"of {len(means):,} means")
-    lower.legend(loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=10, frameon=False)
+    lower.legend(loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=11, frameon=False)
     return figure

@@ -33,7 +33,7 @@ def plot_images(images: Mapping[str, NDArray[Any]], colour_map: str = "gray") ->
     figure, axes = in_rows(len(images))
     for axis, (name, image) in zip(axes, images.items(), strict=True):
         axis.imshow(image, cmap=colour_map, interpolation="nearest")
-        axis.set_title(name, fontsize=11)
+        axis.set_title(name, fontsize=13)
         axis.set_axis_off()
     return figure
 
@@ -57,7 +57,7 @@ def plot_receptive_field(image: NDArray[Any], gradients: Mapping[str, NDArray[An
         size = (len(columns), len(rows))
         label = f"{name}: {size[1]} × {size[0]} pixels"
         axis.add_patch(Rectangle(corner, *size, fill=False, ec=shade, lw=1.8, label=label))
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), fontsize=8, ncols=2, frameon=False)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), fontsize=10, ncols=2, frameon=False)
     axis.set_axis_off()
     return figure
 
@@ -83,9 +83,9 @@ def plot_layers(
         width = 1.0 + 0.3 * np.log2(channels)
         look: dict[str, Any] = NO_WEIGHTS if "pool" in layer else {"fc": colour, "ec": "white"}
         axis.add_patch(Rectangle((left, -rows / 2), width, rows, **look))
-        axis.text(left + width / 2, -rows / 2 - 8, channels, ha="center", va="top", fontsize=8)
+        axis.text(left + width / 2, -rows / 2 - 8, channels, ha="center", va="top", fontsize=10)
         name = layer.removeprefix("decoder.")
-        axis.text(left + width / 2, -172, name, ha="center", va="top", fontsize=8, rotation=90)
+        axis.text(left + width / 2, -172, name, ha="center", va="top", fontsize=10, rotation=90)
         centre[layer] = (left + width / 2, rows / 2)
         left += width + 0.5
     for start, end in skips:
@@ -129,7 +129,7 @@ def plot_history(
     axes[0, 1].set(xlabel="epoch", ylabel="validation Dice, mean over scans", ylim=(-0.02, 1))
     for axis in axes.flat:
         axis.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=11, frameon=False)
     return figure
 
 
@@ -154,7 +154,7 @@ def plot_predictions(
         show_slice(row[1], image, mask, COLOURS["lesion"], "truth")
         drawn = row[2].imshow(probability, cmap="cividis", vmin=0, vmax=1)
         row[2].set_axis_off()
-        row[2].set_title("probability of lesion", fontsize=11)
+        row[2].set_title("probability of lesion", fontsize=13)
         marked = probability > 0.5
         found = "above 0.5" if marked.any() else "nothing above 0.5"
         show_slice(row[3], image, marked, colour(model), f"{model}: {found}")
@@ -181,18 +181,18 @@ def _flow(axis: Axes, title: str, steps: Sequence[str], leave: int) -> None:
         paint = COLOURS["resnet"] if "conv" in step else INK
         box = {"boxstyle": "round,pad=0.35", "fc": "white", "ec": paint, "lw": 1.6}
         axis.annotate("", xy=(0, y - 0.75), xytext=(0, y - 0.25), arrowprops=arrow)
-        axis.text(0, y, step, ha="center", va="center", fontsize=9, bbox=box)
+        axis.text(0, y, step, ha="center", va="center", fontsize=11, bbox=box)
     start, end = level[0] + 0.55 - leave, level[-1]
     axis.plot([0, 1.5, 1.5], [start, start, end], color="#333333", lw=1)
     axis.annotate("", xy=(0.2, end), xytext=(1.5, end), arrowprops=arrow)
-    axis.text(1.55, (start + end) / 2, "shortcut", rotation=270, va="center", fontsize=9)
+    axis.text(1.55, (start + end) / 2, "shortcut", rotation=270, va="center", fontsize=11)
     axis.text(
         0,
         end,
         "+",
         ha="center",
         va="center",
-        fontsize=11,
+        fontsize=13,
         bbox={"boxstyle": "circle", "fc": "white"},
     )
     axis.annotate("", xy=(0, end - 0.9), xytext=(0, end - 0.35), arrowprops=arrow)
@@ -211,7 +211,7 @@ def plot_curves(
         axes[0, 0].plot(np.arange(len(values)), values, color=shade, lw=1.4, label=name)
     axes[0, 0].set(xlabel=xlabel, ylabel=ylabel, **scales)
     # at the left, where a phone shows it, and above the curves
-    figure.legend(loc="outside upper left", fontsize=8, ncols=2, frameon=False)
+    figure.legend(loc="outside upper left", fontsize=10, ncols=2, frameon=False)
     return figure
 
 
@@ -243,7 +243,7 @@ def plot_ringing(mask: NDArray[np.bool_], soft: NDArray[Any]) -> Figure:
         axis.set(xticks=np.arange(-0.5, mask.shape[1], 8), yticks=np.arange(-0.5, mask.shape[0], 8))
         axis.set(xticklabels=[], yticklabels=[])
         axis.grid(color="#777777", lw=0.5)
-        axis.set_title(f"{name}\n{np.count_nonzero(image)} pixels", fontsize=9)
+        axis.set_title(f"{name}\n{np.count_nonzero(image)} pixels", fontsize=11)
     return figure
 
 

@@ -40,8 +40,8 @@ def plot_outlines(
         cut = np.rot90(np.take(image, place[plane], plane))
         shown = np.rot90(np.take(mask, place[plane], plane))
         _draw(axis, cut, shown, (low, high), rows / columns, COLOURS["prediction"])
-        axis.set_title(name, fontsize=9)
-    figure.suptitle(title, fontsize=9)
+        axis.set_title(name, fontsize=11)
+    figure.suptitle(title, fontsize=11)
     return figure
 
 

@@ -52,7 +52,7 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
         axis.barh(place, end - start, left=start, height=0.5, **ground)
         name = f"{row['claim']}: {row['statement']} ({row['verdict']})"
         sheet = {"color": "white", "pad": 0.5}  # over the line of zero
-        axis.text(left, place + 0.3, name, fontsize=9, va="bottom", bbox=sheet)
+        axis.text(left, place + 0.3, name, fontsize=11, va="bottom", bbox=sheet)
     axis.axvline(0, color="#BBBBBB", lw=0.8, zorder=0)
     axis.set(yticks=[], ylim=(-0.4, len(tested) - 0.3), xlim=(left, right))
     axis.spines["left"].set_visible(False)
@@ -142,7 +142,7 @@ def plot_loss_and_dice(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.plot(*mean, "D", color=colour(name), label=f"{name}, mean", **style)
     axis.set(xscale="log", xlabel="loss per pixel (nats)", ylabel="Dice", ylim=(-0.03, 1))
     plain_log(axis)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=11)
     return figure
 
 
@@ -224,17 +224,17 @@ def plot_benchmark(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
         shades = [COLOURS["lesion" if name.startswith(own) else "zero"] for name in readers]
         lengths = (values - first).clip(lower=0).fillna(0)
         bars = axis.barh(readers, lengths, left=first, color=shades)
-        axis.bar_label(bars, [short(value) for value in values], padding=3, fontsize=8)
+        axis.bar_label(bars, [short(value) for value in values], padding=3, fontsize=10)
         if logarithmic:
             axis.set(xscale="log", xlim=(first, most * 6))
-            axis.set_xlabel("logarithmic axis", fontsize=8)
+            axis.set_xlabel("logarithmic axis", fontsize=10)
             ticks = 10.0 ** np.arange(np.log10(first), np.log10(most))
             ticks = ticks[:: 1 + len(ticks) // 5]  # so that their numbers keep apart
-            axis.set_xticks(ticks, [f"{tick:,g}" for tick in ticks], fontsize=8)
+            axis.set_xticks(ticks, [f"{tick:,g}" for tick in ticks], fontsize=10)
             axis.minorticks_off()
         else:
             axis.set_xlim(0, most * 1.3)  # room for the numbers
             axis.tick_params(labelbottom=False, bottom=False)
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=11)
     axes[0, 0].invert_yaxis()
     return figure
