@@ -41,7 +41,7 @@ def plot_anatomy(image: NDArray[Any], names: Mapping[str, tuple[int, int]]) -> F
     image : array (rows, columns)
     names : mapping from a name to (row, column)
     """
-    figure, axes = panels(1, 1, width=NARROW, height=4.2)
+    figure, axes = panels(1, 1, width=7.0, height=4.6)
     axis, middle = axes[0, 0], image.shape[1] / 2
     show_slice(axis, image)
     for on_left in (True, False):
@@ -55,7 +55,7 @@ def plot_anatomy(image: NDArray[Any], names: Mapping[str, tuple[int, int]]) -> F
                 xytext=(-12 if on_left else image.shape[1] + 12, height),
                 ha="right" if on_left else "left",
                 va="center",
-                fontsize=11,
+                fontsize=13,
                 arrowprops={"arrowstyle": "-", "color": COLOURS["lesion"], "shrinkB": 0},
             )
             axis.plot(column, row, "o", color=COLOURS["lesion"], ms=3)

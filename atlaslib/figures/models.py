@@ -47,7 +47,7 @@ def plot_receptive_field(image: NDArray[Any], gradients: Mapping[str, NDArray[An
     gradients : mapping from a layer's name to an array (rows, columns)
         Non-zero where the layer's output at one pixel depends on the input.
     """
-    figure, axes = panels(1, 1, width=4.6, height=4.2)
+    figure, axes = panels(1, 1, width=NARROW, height=5.2)
     axis = axes[0, 0]
     axis.imshow(image, cmap="gray", interpolation="nearest")
     shades = ["#F0E442", COLOURS["lesion"], COLOURS["resnet"], "#CC79A7", COLOURS["prediction"]]
