@@ -41,9 +41,10 @@ def plot_anatomy(image: NDArray[Any], names: Mapping[str, tuple[int, int]]) -> F
     image : array (rows, columns)
     names : mapping from a name to (row, column)
     """
-    figure, axes = panels(1, 1, width=7.0, height=4.6)
+    figure, axes = panels(1, 1, width=7.0, height=4.4)
     axis, middle = axes[0, 0], image.shape[1] / 2
     show_slice(axis, image)
+    axis.set_xlim(10, image.shape[1] - 10)  # less of the dark beside the head
     for on_left in (True, False):
         side = {n: at for n, at in names.items() if (at[1] < middle) == on_left}
         heights = np.linspace(0, image.shape[0], len(side) + 2)[1:-1]
@@ -52,7 +53,7 @@ def plot_anatomy(image: NDArray[Any], names: Mapping[str, tuple[int, int]]) -> F
             axis.annotate(
                 name,
                 xy=(column, row),
-                xytext=(-12 if on_left else image.shape[1] + 12, height),
+                xytext=(0 if on_left else image.shape[1], height),
                 ha="right" if on_left else "left",
                 va="center",
                 fontsize=13,
