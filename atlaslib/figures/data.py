@@ -53,7 +53,7 @@ def plot_anatomy(image: NDArray[Any], names: Mapping[str, tuple[int, int]]) -> F
             axis.annotate(
                 name,
                 xy=(column, row),
-                xytext=(0 if on_left else image.shape[1], height),
+                xytext=(-2 if on_left else image.shape[1] + 2, height),
                 ha="right" if on_left else "left",
                 va="center",
                 fontsize=13,
