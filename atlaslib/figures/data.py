@@ -41,7 +41,7 @@ def plot_anatomy(image: NDArray[Any], names: Mapping[str, tuple[int, int]]) -> F
     image : array (rows, columns)
     names : mapping from a name to (row, column)
     """
-    figure, axes = panels(1, 1, width=7.0, height=4.4)
+    figure, axes = panels(1, 1, width=7.0, height=4.6)
     axis, middle = axes[0, 0], image.shape[1] / 2
     show_slice(axis, image)
     axis.set_xlim(10, image.shape[1] - 10)  # less of the dark beside the head
