@@ -13,7 +13,7 @@ export PROFILE DATA
 VENV := .venv
 RUN := $(VENV)/bin/python
 # a test that waits for ever ends its process; in a new one it would only wait again
-TWO := -n 2 --max-worker-restart=0
+WORKERS := -n 2 --max-worker-restart=0
 CELLS := --line-length 72 book/*.ipynb  # a page cuts longer lines of code off
 TIMED = begun=$$(date +%s); took() { s=$$(( $$(date +%s) - begun )); echo "$$1 $$((s / 60)) min $$((s % 60)) s"; }
 
@@ -42,16 +42,16 @@ lint: $(VENV)/test.stamp ## style, types and the import rule
 	@echo "== import-linter"; $(RUN) -c "from importlinter.cli import lint_imports_command as c; c()"
 
 unit: $(VENV)/test.stamp ## the tests, in two processes
-	@echo "== pytest"; $(RUN) -m pytest tests -m "not slow and not pages" $(TWO) --dist loadfile --durations=5
+	@echo "== pytest"; $(RUN) -m pytest tests -m "not slow and not pages" $(WORKERS) --dist loadfile --durations=5
 
 slow: $(VENV)/test.stamp ## the tests that take minutes
 	@$(RUN) -m pytest tests -m slow
 
 pages: $(VENV)/test.stamp ## every page of the rendered book in a browser, after make book
-	@echo "== pytest tests/test_pages.py"; $(RUN) -m pytest tests/test_pages.py $(TWO) -q -rs
+	@echo "== pytest tests/test_pages.py"; $(RUN) -m pytest tests/test_pages.py $(WORKERS) -q -rs
 
 notebooks: $(VENV)/test.stamp ## the chapters' reference outputs, at the smoke profile, in two processes
-	@echo "== pytest --nbval book"; $(RUN) -m pytest --nbval book $(TWO) --dist loadfile
+	@echo "== pytest --nbval book"; $(RUN) -m pytest --nbval book $(WORKERS) --dist loadfile
 
 links: $(VENV)/book.stamp ## make every link use the repository's address in _config.yml
 	@$(RUN) book/links.py

@@ -92,7 +92,7 @@ def plot_levels(raw: Mapping[str, NDArray[Any]], scaled: Mapping[str, NDArray[An
             smooth = ndimage.gaussian_filter1d(100 * counts / counts.sum(), sigma=5)
             axis.plot(edges[:-1], smooth, color=shade, label=scan)
         axis.set(xlabel=name, ylabel="brain voxels (% per bin)", ylim=(0, None))
-    axes[0, 0].legend(frameon=False, fontsize=10)
+    axes[0, 0].legend(frameon=False)
     return figure
 
 
@@ -117,5 +117,5 @@ def plot_volumes(table: pd.DataFrame, published: Mapping[float, float], source: 
     axis.plot(*known, "o--", color=COLOURS["ATLAS"], ms=4, lw=0.8, label="ATLAS R2.0, published")
     axis.set(xscale="log", xlabel="lesion volume (mL)", ylabel="scans up to this volume (%)")
     plain_log(axis)
-    axis.legend(frameon=False, fontsize=10)
+    axis.legend(frameon=False)
     return figure

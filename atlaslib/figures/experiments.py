@@ -97,7 +97,7 @@ def plot_factorial(table: pd.DataFrame, label: str = "Dice") -> Figure:
     axis.set(xticks=range(len(decoders)), xticklabels=decoders, xlabel="decoder", ylabel=label)
     if table.low.min() >= 0:
         axis.set_ylim(0, None)
-    axis.legend(frameon=False, fontsize=10)
+    axis.legend(frameon=False)
     return figure
 
 
@@ -147,7 +147,7 @@ def plot_lengths(table: pd.DataFrame) -> Figure:
     axis.set_xticks(lengths, [str(each) for each in lengths])
     axis.minorticks_off()
     axis.set_ylim(0, None)
-    axis.legend(frameon=False, fontsize=10)
+    axis.legend(frameon=False)
     return figure
 
 
@@ -199,7 +199,7 @@ def plot_paths(histories: Mapping[str, pd.DataFrame]) -> Figure:
             means = part.groupby("epoch")[["validation_cross_entropy", "validation_dice"]].mean()
             axis.plot(*means.to_numpy().T, label=str(name), markevery=[-1], lw=1.2, **style)
         axis.set(xlabel="cross entropy per pixel (nats)", title=title)
-        axis.legend(frameon=False, fontsize=10)
+        axis.legend(frameon=False)
     axes[0, 0].set_ylabel("Dice")
     return figure
 

@@ -50,14 +50,14 @@ def plot_recovery(times: ArrayLike, curves: Mapping[str, ArrayLike], picture: fl
     left.axhline(0, color="#999999", lw=0.8)
     left.axvline(picture, color=COLOURS["lesion"], lw=1.6, label="the picture is taken")
     left.set(xlabel="time after the pulse (s)", ylabel="magnetisation (share of equilibrium)")
-    left.legend(fontsize=10, frameon=False)
+    left.legend(frameon=False)
     top = max(signals.values())
     for place, (name, signal) in enumerate(signals.items()):
         box = Rectangle((0, -place - 0.4), 1, 0.8, fc=str(signal / top), ec=INK)
         right.add_patch(box)
         text = f"{name}\n{signal:.2f}"
         paint = "black" if signal > 0.5 * top else "white"
-        right.text(0.5, -place, text, ha="center", va="center", fontsize=10, color=paint)
+        right.text(0.5, -place, text, ha="center", va="center", color=paint)
     right.set(xlim=(-0.05, 1.05), ylim=(-len(signals) + 0.5, 0.5))
     right.set_title("signal, as a grey level", fontsize=11)
     right.set_axis_off()
@@ -120,7 +120,7 @@ def plot_networks(
         numbers.plot(place, sizes, "o-", ms=3, color=colour(name), label=label)
     numbers.set(yscale="log", xlabel="from input to output (share of the blocks)")
     numbers.set_ylabel("numbers that leave the block")
-    numbers.legend(fontsize=10, frameon=False, loc="lower left")
+    numbers.legend(frameon=False, loc="lower left")
     return figure
 
 

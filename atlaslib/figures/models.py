@@ -57,7 +57,7 @@ def plot_receptive_field(image: NDArray[Any], gradients: Mapping[str, NDArray[An
         size = (len(columns), len(rows))
         label = f"{name}: {size[1]} × {size[0]} pixels"
         axis.add_patch(Rectangle(corner, *size, fill=False, ec=shade, lw=1.8, label=label))
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), fontsize=10, ncols=2, frameon=False)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False)
     axis.set_axis_off()
     return figure
 
@@ -83,9 +83,9 @@ def plot_layers(
         width = 1.0 + 0.3 * np.log2(channels)
         look: dict[str, Any] = NO_WEIGHTS if "pool" in layer else {"fc": colour, "ec": "white"}
         axis.add_patch(Rectangle((left, -rows / 2), width, rows, **look))
-        axis.text(left + width / 2, -rows / 2 - 8, channels, ha="center", va="top", fontsize=10)
+        axis.text(left + width / 2, -rows / 2 - 8, channels, ha="center", va="top")
         name = layer.removeprefix("decoder.")
-        axis.text(left + width / 2, -172, name, ha="center", va="top", fontsize=10, rotation=90)
+        axis.text(left + width / 2, -172, name, ha="center", va="top", rotation=90)
         centre[layer] = (left + width / 2, rows / 2)
         left += width + 0.5
     for start, end in skips:
@@ -211,7 +211,7 @@ def plot_curves(
         axes[0, 0].plot(np.arange(len(values)), values, color=shade, lw=1.4, label=name)
     axes[0, 0].set(xlabel=xlabel, ylabel=ylabel, **scales)
     # at the left, where a phone shows it, and above the curves
-    figure.legend(loc="outside upper left", fontsize=10, ncols=2, frameon=False)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
     return figure
 
 

@@ -224,13 +224,13 @@ def plot_benchmark(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
         shades = [COLOURS["lesion" if name.startswith(own) else "zero"] for name in readers]
         lengths = (values - first).clip(lower=0).fillna(0)
         bars = axis.barh(readers, lengths, left=first, color=shades)
-        axis.bar_label(bars, [short(value) for value in values], padding=3, fontsize=10)
+        axis.bar_label(bars, [short(value) for value in values], padding=3)
         if logarithmic:
             axis.set(xscale="log", xlim=(first, most * 6))
-            axis.set_xlabel("logarithmic axis", fontsize=10)
+            axis.set_xlabel("logarithmic axis")
             ticks = 10.0 ** np.arange(np.log10(first), np.log10(most))
             ticks = ticks[:: 1 + len(ticks) // 5]  # so that their numbers keep apart
-            axis.set_xticks(ticks, [f"{tick:,g}" for tick in ticks], fontsize=10)
+            axis.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
             axis.minorticks_off()
         else:
             axis.set_xlim(0, most * 1.3)  # room for the numbers
